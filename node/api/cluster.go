@@ -1,0 +1,147 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Cluster is what GET /v1/cluster and `quorate status` show.
+type Cluster struct {
+	Cluster   string         `json:"cluster"`
+	ClusterID string         `json:"cluster_id"`
+	NodeID    string         `json:"node_id" doc:"Who answered"`
+	Phase     string         `json:"phase" enum:"forming,member,gateway"`
+	Waiting   string         `json:"waiting,omitempty" doc:"forming: for what"`
+	Version   string         `json:"version"`
+	Nodes     []NodeStatus   `json:"nodes"`
+	Shards    []ShardStatus  `json:"shards"`
+	Queue     []QueueStatus  `json:"queue"`
+	Tasks     map[string]int `json:"tasks_by_state"`
+	Agents    map[string]int `json:"agents_by_state"`
+}
+
+// NodeStatus is one peer.
+type NodeStatus struct {
+	NodeID     string `json:"node_id"`
+	RaftID     string `json:"raft_id"`
+	APIAddr    string `json:"api_addr"`
+	PeerAddr   string `json:"peer_addr"`
+	GossipAddr string `json:"gossip_addr"`
+	State      string `json:"state" enum:"alive,unreachable,left"`
+	Role       string `json:"role" enum:"member,gateway"`
+	Leads      int    `json:"leads_shards"`
+	Agents     int    `json:"connected_agents"`
+	Version    string `json:"version,omitempty"`
+}
+
+// ShardStatus is one raft group, as its leader sees it (or the answering node).
+type ShardStatus struct {
+	Shard        uint32   `json:"shard"`
+	Kind         string   `json:"kind" enum:"control,tasks"`
+	Leader       string   `json:"leader" doc:"Node ID; empty when none is known"`
+	Term         uint64   `json:"term"`
+	Commit       uint64   `json:"commit_index"`
+	Applied      uint64   `json:"applied_index"`
+	Checkpoint   uint64   `json:"checkpoint_index"`
+	LogEntries   uint64   `json:"log_entries"`
+	Voters       []string `json:"voters"`
+	Lagging      []string `json:"lagging,omitempty"`
+	LedgerSize   uint64   `json:"ledger_records"`
+	LedgerHead   string   `json:"ledger_head" doc:"Hex SHA-256 of the chain"`
+	JournalBytes int64    `json:"journal_bytes"`
+}
+
+// QueueStatus counts one class (capability).
+type QueueStatus struct {
+	Capability    string  `json:"capability"`
+	Queued        int     `json:"queued"`
+	Leased        int     `json:"leased"`
+	Delayed       int     `json:"delayed"`
+	OldestSeconds float64 `json:"oldest_seconds"`
+	Workers       int     `json:"workers" doc:"Healthy agents able to do it"`
+}
+
+// Doctor is the layer-by-layer health report.
+type Doctor struct {
+	Healthy bool          `json:"healthy"`
+	NodeID  string        `json:"node_id"`
+	Checks  []DoctorCheck `json:"checks"`
+}
+
+// DoctorCheck is one thing looked at.
+type DoctorCheck struct {
+	Layer  int    `json:"layer"`
+	Name   string `json:"name"`
+	Status string `json:"status" enum:"ok,warn,fail,off"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty" doc:"What to do"`
+}
+
+// AuditFilter selects ledger records; zero fields match all.
+type AuditFilter struct {
+	AgentID, Verb, TaskID, FleetID, RegulationRef, GuaranteeLevel string
+	From, To                                                      time.Time
+	Shard                                                         int // -1 = all
+	Limit                                                         int
+	Cursor                                                        string
+}
+
+// Record is one audit entry.
+type Record struct {
+	Shard      uint32    `json:"shard"`
+	Seq        uint64    `json:"seq" doc:"Dense from 1 within the shard"`
+	Index      uint64    `json:"log_index"`
+	Time       time.Time `json:"time"`
+	Verb       string    `json:"verb"`
+	TaskID     string    `json:"task_id,omitempty"`
+	FleetID    string    `json:"fleet_id,omitempty"`
+	Action     string    `json:"action,omitempty"`
+	Target     string    `json:"target,omitempty"`
+	Guarantee  string    `json:"guarantee_level,omitempty"`
+	From       string    `json:"state_before,omitempty"`
+	To         string    `json:"state_after,omitempty"`
+	AgentID    string    `json:"agent_id,omitempty"`
+	Actor      string    `json:"actor,omitempty"`
+	Epoch      uint64    `json:"epoch,omitempty"`
+	Attempt    int       `json:"attempt,omitempty"`
+	Code       string    `json:"code,omitempty"`
+	Detail     string    `json:"detail,omitempty"`
+	AssignedAt time.Time `json:"assigned_at,omitzero"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	StolenFrom string    `json:"stolen_from,omitempty"`
+	Request    string    `json:"request_digest,omitempty" doc:"Hex SHA-256"`
+	Result     string    `json:"result_digest,omitempty" doc:"Hex SHA-256"`
+	Hash       string    `json:"hash" doc:"Hex SHA-256 chain value after this record"`
+	Bytes      []byte    `json:"bytes,omitempty" doc:"export: the canonical bytes the hash covers, base64"`
+}
+
+// RecordPage is one page of records in shard, sequence order.
+type RecordPage struct {
+	Records    []Record `json:"records"`
+	NextCursor string   `json:"next_cursor,omitempty"`
+}
+
+// LedgerHead is the end of one shard's chain on the answering node.
+type LedgerHead struct {
+	Shard uint32 `json:"shard"`
+	Size  uint64 `json:"size"`
+	Hash  string `json:"hash"`
+}
+
+// LedgerVerification is what a node found re-reading its own chains from disk.
+type LedgerVerification struct {
+	NodeID string       `json:"node_id"`
+	OK     bool         `json:"ok"`
+	Heads  []LedgerHead `json:"heads"`
+	Bad    []BadRecord  `json:"bad,omitempty"`
+}
+
+// BadRecord names the first record of a shard that does not verify.
+type BadRecord struct {
+	Shard  uint32 `json:"shard"`
+	Seq    uint64 `json:"seq"`
+	Reason string `json:"reason"`
+}
+
+// Raw is any JSON object.
+type Raw = json.RawMessage
