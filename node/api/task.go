@@ -166,3 +166,11 @@ type Why struct {
 	Summary string   `json:"summary"`
 	Details []string `json:"details,omitempty"`
 }
+
+// Renewal answers start, renew and progress.
+type Renewal struct {
+	TaskID    string    `json:"task_id"`
+	Epoch     uint64    `json:"epoch"`
+	State     string    `json:"state"`
+	ExpiresAt time.Time `json:"lease_expires_at"`
+}
