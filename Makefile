@@ -1,0 +1,70 @@
+# `make demo` and `make test` need Go and make, nothing else; `make race` also
+# wants a C compiler for the race detector.
+
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LIMIT       ?= 0
+ARGS        ?=
+
+export CGO_ENABLED = 0
+
+BUILD   = $(GO) build -trimpath -ldflags '-s -w'
+SOURCES = $(shell find . -name '*.go' -not -path './.git/*') go.mod go.sum
+
+.PHONY: all build release test race lint tidy demo bench chaos fuzz clean
+
+all: build
+
+build: bin/quorate
+
+bin/quorate: $(SOURCES)
+	@mkdir -p bin
+	$(BUILD) -o $@ ./cmd/quorate
+
+# One static, stripped binary for each platform that is served.
+release:
+	@mkdir -p dist
+	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/quorate-linux-amd64 ./cmd/quorate
+	GOOS=linux GOARCH=arm64 $(BUILD) -o dist/quorate-linux-arm64 ./cmd/quorate
+	@ls -l dist
+
+test:
+	$(GO) test -timeout 10m ./...
+
+# The packages whose correctness hangs on concurrency. The end-to-end tests run
+# the nodes as processes, where the detector of the test would see nothing.
+race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./ledger/... ./raftstore/... ./sched/... ./gossip/... ./node/...
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v /testdata/)); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# The shape of the source: import DAG, purity of the ledger, sizes, words.
+tidy:
+	$(GO) test -count=1 ./chaos/tidy/...
+
+# make demo LIMIT=20 works through 20 packages; 0 is the default of about a minute.
+demo: build
+	bin/quorate chaos demo --limit $(LIMIT) $(ARGS)
+
+bench: build
+	bin/quorate bench lifecycle $(ARGS)
+
+chaos: build
+	bin/quorate chaos run $(ARGS)
+
+# Every fuzz target for FUZZTIME each; the seeds of all run in `make test`.
+FUZZTIME ?= 10s
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+clean:
+	rm -rf bin dist
