@@ -1,0 +1,2 @@
+// Package gossip knows which nodes are probably alive and how to reach them.
+package gossip
