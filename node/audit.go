@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/raftstore"
+)
+
+// The audit log is read from this node's own journals: every member has all of
+// them, equal up to how far it has applied.
+
+// errPageFull stops a walk through the records.
+var errPageFull = errors.New("page is full")
+
+// Audit lists records in shard and sequence order, a page a call.
+func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error) {
+	page := api.RecordPage{Records: []api.Record{}}
+	limit, err := pageLimit(f.Limit)
+	if err != nil {
+		return page, err
+	}
+	cur, err := openCursor(n.cursorKey, "audit", f.Cursor)
+	if err != nil {
+		return page, err
+	}
+	last := cursor{Kind: "audit"}
+	err = n.walkRecords(ctx, f, cur, func(r api.Record) error {
+		if len(page.Records) == limit {
+			page.NextCursor = last.seal(n.cursorKey)
+			return errPageFull
+		}
+		r.Bytes = nil
+		page.Records = append(page.Records, r)
+		last.Shard, last.Seq = r.Shard, r.Seq
+		return nil
+	})
+	if errors.Is(err, errPageFull) {
+		err = nil
+	}
+	return page, err
+}
+
+// ExportAudit streams records with the bytes their hashes cover.
+func (n *core) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error {
+	return n.walkRecords(ctx, f, cursor{}, fn)
+}
+
+// walkRecords calls fn for every record after cur that f selects, checking the
+// chain on the way: a journal that was altered is an error, never a shorter
+// list.
+func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, fn func(api.Record) error) error {
+	if f.Shard >= int(n.shards) {
+		return api.Errorf(404, 7, "no_shard", api.RetryNo, "there is no shard %d", f.Shard)
+	}
+	for shard := range n.shards {
+		if shard < cur.Shard || f.Shard >= 0 && uint32(f.Shard) != shard {
+			continue
+		}
+		var fnErr error
+		bad, err := n.walkShard(ctx, shard, func(r *ledger.Record, body []byte, hash [32]byte) bool {
+			if shard == cur.Shard && r.Seq <= cur.Seq {
+				return true
+			}
+			if x := renderRecord(r, body, hash); selects(&f, &x) {
+				fnErr = fn(x)
+			}
+			return fnErr == nil
+		})
+		switch {
+		case fnErr != nil:
+			return fnErr
+		case err != nil:
+			return err
+		case bad != nil:
+			return api.Errorf(500, 7, "ledger_corrupt", api.RetryNo, "shard %d record %d: %s", bad.Shard, bad.Seq, bad.Reason).
+				WithHint("stop this node and keep its data: `quorate ledger verify` on the others says whether they are whole")
+		}
+	}
+	return nil
+}
+
+// walkShard reads one shard's journal from the beginning, verifying the chain.
+// bad names the first record that does not verify.
+func (n *core) walkShard(ctx context.Context, shard uint32, fn func(*ledger.Record, []byte, [32]byte) bool) (bad *api.BadRecord, err error) {
+	j := n.store.Journal(shard)
+	if j == nil {
+		return nil, errNoLeader(shard)
+	}
+	state := ledger.NewChain(shard)
+	err = j.Read(0, func(_, _ int64, b []byte) bool {
+		next, r, body, verr := ledger.VerifyChain(state, b)
+		if verr != nil {
+			bad = &api.BadRecord{Shard: shard, Seq: state.Seq + 1, Reason: verr.Error()}
+			return false
+		}
+		state = next
+		return fn(r, body, next.Hash) && ctx.Err() == nil
+	})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if errors.Is(err, raftstore.ErrCorrupt) {
+		return &api.BadRecord{Shard: shard, Seq: state.Seq + 1, Reason: err.Error()}, nil
+	}
+	return bad, err
+}
+
+func selects(f *api.AuditFilter, r *api.Record) bool {
+	is := func(want, have string) bool { return want == "" || want == have }
+	return is(f.AgentID, r.AgentID) && is(f.Verb, r.Verb) && is(f.TaskID, r.TaskID) && is(f.FleetID, r.FleetID) &&
+		is(f.GuaranteeLevel, r.Guarantee) && f.RegulationRef == "" &&
+		(f.From.IsZero() || !r.Time.Before(f.From)) && (f.To.IsZero() || r.Time.Before(f.To))
+}
+
+func renderRecord(r *ledger.Record, body []byte, hash [32]byte) api.Record {
+	x := api.Record{Shard: r.Shard, Seq: r.Seq, Index: r.Index, Time: timeOf(r.TimeMillis), Verb: r.Verb, FleetID: r.Fleet,
+		Action: r.Action, Target: r.Target, AgentID: r.Agent, Actor: r.Actor, Epoch: r.Epoch, Attempt: int(r.Attempt),
+		Detail: r.Detail, StolenFrom: r.StolenFrom, Hash: hex.EncodeToString(hash[:]), Bytes: body}
+	if !r.Task.IsZero() {
+		x.TaskID = r.Task.String()
+		x.Guarantee = r.Guarantee.String()
+	}
+	if r.Code != ledger.OK {
+		x.Code = r.Code.String()
+	}
+	x.From, x.To = stateName(r.From), stateName(r.To)
+	if r.AssignedMillis != 0 {
+		x.AssignedAt = timeOf(r.AssignedMillis)
+	}
+	if r.StartedMillis != 0 {
+		x.StartedAt = timeOf(r.StartedMillis)
+	}
+	if r.RequestDigest != ([32]byte{}) {
+		x.Request = hex.EncodeToString(r.RequestDigest[:])
+	}
+	if r.ResultDigest != ([32]byte{}) {
+		x.Result = hex.EncodeToString(r.ResultDigest[:])
+	}
+	return x
+}
+
+func stateName(s ledger.State) string {
+	if s == 0 {
+		return ""
+	}
+	return s.String()
+}
+
+// LedgerHeads is where this node's chains end.
+func (n *core) LedgerHeads(context.Context) ([]api.LedgerHead, error) {
+	heads := make([]api.LedgerHead, 0, n.shards)
+	for shard := range n.shards {
+		h := n.head(shard)
+		heads = append(heads, api.LedgerHead{Shard: shard, Size: h.Seq, Hash: hex.EncodeToString(h.Hash[:])})
+	}
+	return heads, nil
+}
+
+func (n *core) head(shard uint32) (h ledger.Head) {
+	if shard == controlShard {
+		n.control.view(func(c *ledger.Control) { h = c.Head() })
+	} else {
+		n.tasks[shard].view(func(t *ledger.Tasks) { h = t.Head() })
+	}
+	return h
+}
+
+// VerifyLedger re-reads this node's journals and recomputes every hash.
+func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
+	v := api.LedgerVerification{NodeID: n.id.NodeID, OK: true}
+	for shard := range n.shards {
+		want := n.head(shard)
+		head := api.LedgerHead{Shard: shard}
+		var atWant [32]byte
+		bad, err := n.walkShard(ctx, shard, func(r *ledger.Record, _ []byte, hash [32]byte) bool {
+			head.Size, head.Hash = r.Seq, hex.EncodeToString(hash[:])
+			if r.Seq == want.Seq {
+				atWant = hash
+			}
+			return true
+		})
+		if err != nil {
+			return v, asAPIError(err)
+		}
+		if bad == nil && want.Seq > 0 && atWant != want.Hash {
+			bad = &api.BadRecord{Shard: shard, Seq: head.Size + 1, Reason: fmt.Sprintf("the state machine is at record %d, the journal ends at %d or differs", want.Seq, head.Size)}
+		}
+		if bad != nil {
+			v.OK = false
+			v.Bad = append(v.Bad, *bad)
+		}
+		v.Heads = append(v.Heads, head)
+	}
+	return v, nil
+}

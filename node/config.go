@@ -1,0 +1,125 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"time"
+)
+
+// Config says what one node is. Zero fields take the default given.
+type Config struct {
+	// DataDir holds everything the node keeps; created when missing. Required.
+	DataDir string
+	// NodeID names the node in the cluster for ever; default: made up at the
+	// first start and kept in DataDir.
+	NodeID string
+	// APIAddr, PeerAddr and GossipAddr are host:port to listen on; port 0 picks
+	// a free one. Defaults: 127.0.0.1 with ports 7700, 7701, 7702.
+	APIAddr, PeerAddr, GossipAddr string
+	// InsecureListen allows addresses outside loopback. There is no TLS yet.
+	InsecureListen bool
+	// Join lists gossip addresses of other nodes.
+	Join []string
+	// BootstrapExpect is how many nodes make a new cluster; default 3. Only a
+	// node that belongs to no cluster reads it.
+	BootstrapExpect int
+	// Cluster is the cluster's name; default "quorate".
+	Cluster string
+	// Shards is how many task shards a new cluster gets; default 4, at most 64.
+	Shards int
+	// AgentInterval is how often an agent should be heard of; after three
+	// silent intervals it is unresponsive. Default 30 s.
+	AgentInterval time.Duration
+	// MaxPayloadBytes bounds one task's input, context and result each;
+	// default 1 MiB, at most 4 MiB.
+	MaxPayloadBytes int
+	// Logger takes the node's log; default slog.Default.
+	Logger *slog.Logger
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+// Limits of a configuration.
+const (
+	MaxShards       = 64
+	MaxVoters       = 7
+	maxPayloadLimit = 4 << 20
+	maxNodeIDBytes  = 63
+)
+
+var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+func (c Config) withDefaults() Config {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&c.APIAddr, "127.0.0.1:7700")
+	def(&c.PeerAddr, "127.0.0.1:7701")
+	def(&c.GossipAddr, "127.0.0.1:7702")
+	def(&c.Cluster, "quorate")
+	if c.BootstrapExpect == 0 {
+		c.BootstrapExpect = 3
+	}
+	if c.Shards == 0 {
+		c.Shards = 4
+	}
+	if c.AgentInterval == 0 {
+		c.AgentInterval = 30 * time.Second
+	}
+	if c.MaxPayloadBytes == 0 {
+		c.MaxPayloadBytes = 1 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// validate returns every mistake at once.
+func (c Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.DataDir == "" {
+		bad("data directory is missing: give --data-dir")
+	} else if fi, err := os.Stat(c.DataDir); err == nil && !fi.IsDir() {
+		bad("data directory %s is a file", c.DataDir)
+	}
+	if c.NodeID != "" && (len(c.NodeID) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.NodeID)) {
+		bad("node ID %q: want up to %d letters, digits, '.', '_' or '-', with a letter or digit at both ends", c.NodeID, maxNodeIDBytes)
+	}
+	if len(c.Cluster) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.Cluster) {
+		bad("cluster name %q: want up to %d letters, digits, '.', '_' or '-'", c.Cluster, maxNodeIDBytes)
+	}
+	if c.BootstrapExpect < 1 || c.BootstrapExpect > MaxVoters || c.BootstrapExpect%2 == 0 {
+		bad("bootstrap-expect %d: want 1, 3, 5 or 7", c.BootstrapExpect)
+	}
+	if c.Shards < 1 || c.Shards > MaxShards {
+		bad("shards %d: want 1 to %d", c.Shards, MaxShards)
+	}
+	if c.AgentInterval < 100*time.Millisecond {
+		bad("agent interval %v: want at least 100ms", c.AgentInterval)
+	}
+	if c.MaxPayloadBytes < 1024 || c.MaxPayloadBytes > maxPayloadLimit {
+		bad("payload limit %d: want 1024 to %d bytes", c.MaxPayloadBytes, maxPayloadLimit)
+	}
+	for _, a := range []struct{ name, addr string }{{"api", c.APIAddr}, {"peer", c.PeerAddr}, {"gossip", c.GossipAddr}} {
+		host, _, err := net.SplitHostPort(a.addr)
+		if err != nil {
+			bad("%s address %q: %v", a.name, a.addr, err)
+			continue
+		}
+		if ip := net.ParseIP(host); !c.InsecureListen && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			bad("%s address %q is outside loopback and there is no TLS yet: use 127.0.0.1, or --insecure-listen on a network you trust", a.name, a.addr)
+		}
+	}
+	return errors.Join(errs...)
+}

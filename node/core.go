@@ -1,0 +1,482 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/internal/form"
+	"github.com/quorate/quorate/node/internal/peer"
+	"github.com/quorate/quorate/raftstore"
+	"github.com/quorate/quorate/sched"
+)
+
+// core is a member of a formed cluster: its replicas, desks, scheduler and
+// what it knows of agents. Its methods are the operations every face renders.
+type core struct {
+	cfg     Config
+	id      form.Identity
+	shards  uint32 // all, the control shard included
+	ctx     context.Context
+	cancel  context.CancelFunc
+	tasksWG sync.WaitGroup // everything started by background and loops
+
+	store   *raftstore.Store
+	peers   *peer.Transport
+	sched   *sched.Scheduler
+	control *controlMachine
+	tasks   map[uint32]*taskMachine
+	desks   map[uint32]*desk
+
+	leaders  *leaders
+	holds    *holds
+	depths   *depths
+	roster   *roster
+	sessions *sessions
+	waiters  *waiters
+	metrics  *metrics
+	seats    struct {
+		sync.Mutex
+		of map[string]*seat
+	}
+
+	cursorKey []byte
+	nextShard atomic.Uint64
+	backlog   chan struct{} // capacity 1: queued work no local worker took
+	draining  atomic.Bool
+}
+
+// newCore opens the replicas of a formed cluster and starts everything that
+// drives them.
+func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
+	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), depths: newDepths(),
+		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.roster = newRoster(n.nowMillis)
+	n.metrics = newMetrics()
+	n.seats.of = map[string]*seat{}
+	key := sha256.Sum256(append([]byte("quorate cursor key v1\x00"), id.ClusterID[:]...))
+	n.cursorKey = key[:]
+	n.sched = sched.New(sched.Config{NowMillis: n.nowMillis, OnBacklog: func() {
+		select {
+		case n.backlog <- struct{}{}:
+		default:
+		}
+	}})
+	store, err := raftstore.Open(raftstore.Config{Dir: cfg.DataDir, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
+		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal})
+	if err != nil {
+		return nil, err
+	}
+	n.store = store
+	if len(store.Shards()) == 0 {
+		voters := make([]uint64, len(id.Voters))
+		for i, v := range id.Voters {
+			voters[i] = v.RaftID
+		}
+		if err := store.Bootstrap(id.Shards, voters); err != nil {
+			store.Close()
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// start lets messages in and the replicas run.
+func (n *core) start() {
+	for _, v := range n.id.Voters {
+		if v.RaftID != n.id.RaftID {
+			n.peers.SetPeer(v.RaftID, v.NodeID, v.PeerAddr)
+		}
+	}
+	n.store.Start()
+	n.loop(n.deskLoop)
+	n.loop(n.agentLoop)
+	n.loop(n.depthLoop)
+	n.loop(n.balanceLoop)
+}
+
+// stop ends everything in the order that lets callers finish: leadership goes
+// to others first.
+func (n *core) stop(ctx context.Context) error {
+	n.draining.Store(true)
+	n.handOver(ctx)
+	n.cancel()
+	n.seats.Lock()
+	for _, s := range n.seats.of {
+		s.close()
+	}
+	n.seats.Unlock()
+	n.tasksWG.Wait()
+	return n.store.Close()
+}
+
+func (n *core) closing() bool { return n.draining.Load() || n.ctx.Err() != nil }
+
+// loop runs fn until the core stops; background runs it once. Both are waited
+// for by stop.
+func (n *core) loop(fn func()) { n.tasksWG.Go(fn) }
+
+func (n *core) background(fn func()) {
+	if n.ctx.Err() == nil {
+		n.tasksWG.Go(fn)
+	}
+}
+
+func (n *core) nowMillis() int64 { return n.cfg.Now().UnixMilli() }
+
+// random is 64 bits that make task IDs of one millisecond differ.
+func (n *core) random() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// machine makes a shard's state machine.
+func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (raftstore.Machine, error) {
+	if shard == controlShard {
+		m := &controlMachine{notify: n.agentEvents, lead: n.onLead, follow: n.onFollow}
+		m.mu.control = ledger.NewControl(r, j.Append)
+		n.control = m
+		return m, nil
+	}
+	d := newDesk(shard, n.pushReady)
+	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, lead: n.onLead, follow: n.onFollow}
+	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
+	n.desks[shard], n.tasks[shard] = d, m
+	return m, nil
+}
+
+// pushReady hands ready tasks to the scheduler.
+func (n *core) pushReady(list []ready) {
+	for _, r := range list {
+		n.sched.Push(r.handle, n.sched.Class(r.capability), r.band, r.millis)
+	}
+}
+
+// taskEvents runs on every replica after its desk has seen the events.
+func (n *core) taskEvents(_ uint32, events []ledger.Event) {
+	n.waiters.applied(events)
+	if gone := n.holds.applied(events); len(gone) > 0 {
+		n.sessions.tell(gone)
+	}
+}
+
+// onLead runs on the shard's goroutine when this node leads it and has applied
+// everything before its term.
+func (n *core) onLead(shard uint32, term uint64) {
+	if shard == controlShard {
+		var ids []string
+		n.control.view(func(c *ledger.Control) {
+			for _, a := range c.Agents() {
+				ids = append(ids, a.ID)
+			}
+		})
+		n.roster.restart(ids)
+		n.background(n.announce)
+	} else {
+		n.background(func() { n.openDesk(shard, term) })
+	}
+	n.leaders.set(shard, n.id.RaftID)
+}
+
+func (n *core) onFollow(shard uint32, leader uint64) {
+	if leader == n.id.RaftID {
+		leader = 0 // elected, but not yet through with its own term's first entry
+	}
+	n.leaders.set(shard, leader)
+}
+
+// heldTimeout bounds a leader change's wait for the nodes' reports.
+const heldTimeout = 300 * time.Millisecond
+
+type heldReport struct {
+	ID    ledger.TaskID `json:"id"`
+	Agent string        `json:"agent"`
+	Epoch uint64        `json:"epoch"`
+}
+
+// openDesk asks every reachable node which tasks of the shard its agents hold,
+// then lets the desk give leases.
+func (n *core) openDesk(shard uint32, term uint64) {
+	reports := n.holds.ofShard(shard, n.id.RaftID)
+	ctx, cancel := context.WithTimeout(n.ctx, heldTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, v := range n.id.Voters {
+		if v.RaftID == n.id.RaftID || !n.peers.Up(v.RaftID) {
+			continue
+		}
+		wg.Go(func() {
+			list, err := callPeer[uint32, []heldReport](ctx, n, v.RaftID, methodHeld, shard)
+			if err != nil {
+				n.cfg.Logger.Debug("no report of held tasks", "layer", 5, "shard", shard, "node", v.NodeID, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, h := range list {
+				reports = append(reports, report{id: h.ID, agent: h.Agent, node: v.RaftID, epoch: h.Epoch})
+			}
+		})
+	}
+	wg.Wait()
+	n.desks[shard].open(term, reports, n.nowMillis())
+}
+
+func (n *core) heldHere(_ context.Context, shard uint32) ([]heldReport, error) {
+	out := []heldReport{}
+	for _, r := range n.holds.ofShard(shard, n.id.RaftID) {
+		out = append(out, heldReport{ID: r.id, Agent: r.agent, Epoch: r.epoch})
+	}
+	return out, nil
+}
+
+// announce has the control leader enter the cluster and its nodes.
+func (n *core) announce() {
+	known := false
+	n.control.view(func(c *ledger.Control) { known = c.Cluster().Name != "" })
+	if !known {
+		c := &ledger.ClusterInit{ClusterID: n.id.ClusterID, Name: n.id.Cluster, Shards: n.id.Shards}
+		for _, v := range n.id.Voters {
+			c.Members = append(c.Members, ledger.Node{RaftID: v.RaftID, NodeID: v.NodeID, PeerAddr: v.PeerAddr})
+		}
+		n.doHere(n.ctx, controlShard, []ledger.Command{c})
+	}
+}
+
+// enter has this node's present addresses in the control shard.
+func (n *core) enter(api, gossip, version string) {
+	up := &ledger.NodeUp{RaftID: n.id.RaftID, NodeID: n.id.NodeID, PeerAddr: n.peers.Addr(), APIAddr: api, GossipAddr: gossip, Version: version}
+	n.background(func() {
+		for n.ctx.Err() == nil {
+			a := n.do(n.ctx, controlShard, []ledger.Command{up})[0]
+			if a.err == nil {
+				if a.outcome.Code != ledger.OK {
+					n.cfg.Logger.Error("this node was not entered in the registry", "layer", 5, "code", a.outcome.Code.String(), "detail", a.outcome.Detail)
+				}
+				return
+			}
+		}
+	})
+}
+
+// Intervals of the node's loops.
+const (
+	deskInterval    = 50 * time.Millisecond
+	depthInterval   = 100 * time.Millisecond
+	balanceInterval = 3 * time.Second
+)
+
+// deskLoop turns the wheel: it proposes what is due on the shards led here.
+func (n *core) deskLoop() {
+	t := time.NewTicker(deskInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := n.nowMillis()
+		for shard, d := range n.desks {
+			for cmds := range slices.Chunk(d.due(now), maxForwarded) {
+				n.propose(shard, cmds)
+			}
+		}
+	}
+}
+
+// propose sends commands to the log without waiting; who proposed them looks
+// again later.
+func (n *core) propose(shard uint32, cmds []ledger.Command) {
+	ps := make([]raftstore.Proposal, len(cmds))
+	for i, c := range cmds {
+		ps[i] = raftstore.Proposal{Command: c.Append(nil), Done: func(raftstore.Result) {}}
+	}
+	n.store.Propose(shard, ps)
+}
+
+// agentLoop reports who was seen and, on the control leader, looks for the
+// silent.
+func (n *core) agentLoop() {
+	every := min(n.cfg.AgentInterval/3, time.Second)
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		n.flushSeen()
+		if id, _ := n.leaders.of(controlShard); id == n.id.RaftID {
+			n.watchAgents()
+		}
+	}
+}
+
+// depthLoop tells the peers what waits here, at once when a backlog starts
+// and then as it changes.
+func (n *core) depthLoop() {
+	var told []depth
+	var again <-chan time.Time
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.backlog:
+		case <-again:
+		}
+		var list []depth
+		for _, d := range n.sched.Depths() {
+			if d.Queued > 0 {
+				list = append(list, depth{Capability: d.Capability, Queued: d.Queued, Oldest: d.OldestMillis})
+			}
+		}
+		if len(list) > 0 || len(told) > 0 {
+			b, err := json.Marshal(list)
+			if err != nil {
+				panic("node: depths: " + err.Error()) // plain fields always marshal
+			}
+			for _, v := range n.id.Voters {
+				if v.RaftID != n.id.RaftID {
+					n.peers.Notify(v.RaftID, notifyDepths, b)
+				}
+			}
+		}
+		told, again = list, nil
+		if len(list) > 0 {
+			again = time.After(depthInterval)
+		}
+	}
+}
+
+// heard takes a peer's depths and wakes workers here that could help.
+func (n *core) heard(from uint64, body []byte) {
+	var list []depth
+	if json.Unmarshal(body, &list) != nil {
+		return
+	}
+	n.depths.set(from, list)
+	if len(list) == 0 {
+		return
+	}
+	n.seats.Lock()
+	defer n.seats.Unlock()
+	for _, d := range list {
+		left := d.Queued
+		for _, s := range n.seats.of {
+			if left <= 0 {
+				break
+			}
+			if sched.Matches(s.caps, d.Capability) {
+				left -= s.wake(left)
+			}
+		}
+	}
+}
+
+// balanceLoop hands leadership to the node that should have it: shard i
+// belongs to voter i modulo their number, so that leaders spread evenly.
+func (n *core) balanceLoop() {
+	t := time.NewTicker(balanceInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		for _, s := range n.store.Status() {
+			to := n.id.Voters[int(s.Shard)%len(n.id.Voters)].RaftID
+			if s.Leader != n.id.RaftID || to == n.id.RaftID || n.draining.Load() || !n.peers.Up(to) || !s.CaughtUp(to) {
+				continue
+			}
+			if err := n.store.TransferLeader(s.Shard, to); err != nil {
+				n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+			}
+		}
+	}
+}
+
+// handOver gives every led shard to a follower that is up, and waits shortly
+// for it to have happened.
+func (n *core) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		left := 0
+		_, changed := n.leaders.of(0)
+		for _, s := range n.store.Status() {
+			if s.Leader != n.id.RaftID {
+				continue
+			}
+			for _, v := range n.id.Voters {
+				if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
+					left++
+					_ = n.store.TransferLeader(s.Shard, v.RaftID) // looked at again below
+					break
+				}
+			}
+		}
+		if left == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// raftTransport lets the replicas send over the peer connections.
+type raftTransport struct{ *peer.Transport }
+
+// handler is what peers ask of a core.
+func (n *core) request(ctx context.Context, from uint64, m method, body []byte) ([]byte, error) {
+	switch m {
+	case methodDo:
+		return n.serveDo(ctx, body), nil
+	case methodTask:
+		return serve(ctx, body, n.taskHere), nil
+	case methodTasks:
+		return serve(ctx, body, n.tasksHere), nil
+	case methodRenew:
+		return serve(ctx, body, n.renewHere), nil
+	case methodSteal:
+		return serve(ctx, body, n.serveSteal), nil
+	case methodHeld:
+		return serve(ctx, body, n.heldHere), nil
+	case methodStats:
+		return serve(ctx, body, n.statsHere), nil
+	case methodAgents:
+		return serve(ctx, body, n.agentsHere), nil
+	case methodSeen:
+		return serve(ctx, body, n.seenHere), nil
+	case methodGone:
+		return serve(ctx, body, n.goneHere), nil
+	case methodWhy:
+		return serve(ctx, body, n.whyHere), nil
+	}
+	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)
+}
+
+func (n *core) notified(from uint64, kind uint8, body []byte) {
+	switch kind {
+	case notifyDepths:
+		n.heard(from, body)
+	case notifyConfirm, notifyGiveBack:
+		n.grantsSettled(kind, body)
+	}
+}

@@ -1,0 +1,293 @@
+package node
+
+import (
+	"sync"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/sched"
+)
+
+// desk is the volatile side of one task shard, alive while this node leads it:
+// which tasks are open, who holds a lease on which, and when something is due.
+// The ledger never learns of an assignment before the task ends, so a desk is
+// lost with its leader; the next one rebuilds it from the replicated state and
+// from what the nodes say their agents hold ([desk.open]).
+//
+// Epochs: raft term << epochTermShift | a counter per task within the term. A
+// later term's epochs are above every earlier one's, and within the term the
+// desk is alone, so they increase strictly per task.
+type desk struct {
+	shard uint32
+	push  func([]ready) // hands ready tasks to the scheduler; called without the lock
+
+	mu struct {
+		sync.Mutex
+		term     uint64 // 0: this node does not lead the shard
+		opened   bool   // leases may be given: the nodes have reported what they hold
+		slots    []slot
+		free     []uint32
+		byID     map[ledger.TaskID]uint32
+		wheel    wheel
+		leased   int
+		lastSeen map[ledger.TaskID]uint64 // epochs of leases cut off by cancel or time-out, should the task be retried
+	}
+}
+
+// epochTermShift leaves 2^20 leases a task a term, and 2^33 terms within the
+// 53 bits that JSON numbers carry exactly.
+const epochTermShift = 20
+
+// handleBits of a scheduler handle: shard, generation, slot.
+const (
+	handleSlotBits  = 32
+	handleGenBits   = 20
+	handleShardBits = 12
+)
+
+// ready is one task for the scheduler.
+type ready struct {
+	handle     sched.Handle
+	capability string
+	band       sched.Band
+	millis     int64
+}
+
+// slot is one open task.
+type slot struct {
+	gen     uint32
+	brief   ledger.Brief
+	epoch   uint64 // the newest lease's
+	lease   lease  // agent == "" when nobody holds it
+	ending  bool   // a completion is on its way through the log: hands off
+	nextTry int64  // do not propose what is due again before
+}
+
+// lease is who works on a task and until when.
+type lease struct {
+	agent     string
+	node      uint64 // the raft ID of the node the agent is connected to
+	epoch     uint64
+	expires   int64 // ms
+	assigned  int64
+	started   int64 // 0: assigned, not yet started
+	confirmed bool  // its node said that it arrived
+	from      string
+	progress  []byte
+}
+
+// Timings of the desk, in milliseconds.
+const (
+	confirmMillis  = 5_000 // a lease its node never confirmed goes back, unspent
+	proposeAgainMs = 2_000 // what is due and was proposed is not proposed again before
+	leaseSlackMs   = 200   // an expiry is proposed this much late, so that a renewal in flight wins
+)
+
+func newDesk(shard uint32, push func([]ready)) *desk {
+	d := &desk{shard: shard, push: push}
+	d.mu.byID = map[ledger.TaskID]uint32{}
+	d.mu.lastSeen = map[ledger.TaskID]uint64{}
+	return d
+}
+
+func (d *desk) handle(i, gen uint32) sched.Handle {
+	return sched.Handle(uint64(d.shard)<<(handleSlotBits+handleGenBits) |
+		uint64(gen&(1<<handleGenBits-1))<<handleSlotBits | uint64(i))
+}
+
+// handleShard is the shard a handle belongs to.
+func handleShard(h sched.Handle) uint32 { return uint32(h >> (handleSlotBits + handleGenBits)) }
+
+// lead takes the desk up for a term, closed: tasks are known but no lease is
+// given until open. It runs on the shard's goroutine, after everything
+// committed before the term was applied.
+func (d *desk) lead(term uint64, live func(func(ledger.Brief) bool)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clear()
+	d.mu.term = term
+	live(func(b ledger.Brief) bool { d.put(b); return true })
+}
+
+// follow puts the desk down.
+func (d *desk) follow() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clear()
+}
+
+func (d *desk) clear() {
+	m := &d.mu
+	m.term, m.opened, m.leased = 0, false, 0
+	m.wheel.reset()
+	m.free = m.free[:0]
+	for i := range m.slots {
+		m.slots[i] = slot{gen: m.slots[i].gen + 1} // handles still queued are stale now
+		m.free = append(m.free, uint32(i))
+	}
+	clear(m.byID)
+	clear(m.lastSeen)
+}
+
+// report is a lease that a node says one of its agents holds.
+type report struct {
+	id    ledger.TaskID
+	agent string
+	node  uint64
+	epoch uint64
+}
+
+// open ends a leader change: leases reported by the nodes stand again, every
+// other ready task goes to the scheduler. Nothing happens if term is over.
+func (d *desk) open(term uint64, reports []report, nowMillis int64) {
+	d.mu.Lock()
+	if d.mu.term != term || d.mu.opened {
+		d.mu.Unlock()
+		return
+	}
+	d.mu.opened = true
+	for _, r := range reports {
+		d.restore(r, nowMillis)
+	}
+	var out []ready
+	for i := range d.mu.slots {
+		s := &d.mu.slots[i]
+		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() {
+			out = append(out, d.ready(uint32(i)))
+		}
+	}
+	d.mu.Unlock()
+	d.push(out)
+}
+
+// restore puts a reported lease back, unless the task moved on.
+func (d *desk) restore(r report, nowMillis int64) {
+	i, ok := d.mu.byID[r.id]
+	if !ok {
+		return
+	}
+	s := &d.mu.slots[i]
+	if s.brief.State != ledger.StateReady || r.epoch <= s.brief.Epoch || r.epoch < s.lease.epoch {
+		return
+	}
+	if s.lease.agent == "" {
+		d.mu.leased++
+	}
+	s.epoch = max(s.epoch, r.epoch)
+	s.lease = lease{agent: r.agent, node: r.node, epoch: r.epoch, assigned: nowMillis, confirmed: true,
+		expires: nowMillis + s.brief.LeaseMillis}
+	d.rearm(i)
+}
+
+func (d *desk) ready(i uint32) ready {
+	b := &d.mu.slots[i].brief
+	return ready{handle: d.handle(i, d.mu.slots[i].gen), capability: b.Capability, band: sched.Band(b.Priority), millis: b.ReadyMillis}
+}
+
+// put makes or refreshes the slot of an open task.
+func (d *desk) put(b ledger.Brief) uint32 {
+	m := &d.mu
+	i, ok := m.byID[b.ID]
+	if !ok {
+		if n := len(m.free); n > 0 {
+			i, m.free = m.free[n-1], m.free[:n-1]
+		} else {
+			i = uint32(len(m.slots))
+			m.slots = append(m.slots, slot{})
+		}
+		m.byID[b.ID] = i
+		m.slots[i].epoch = b.Epoch
+		if e, ok := m.lastSeen[b.ID]; ok {
+			m.slots[i].epoch = max(e, b.Epoch)
+			delete(m.lastSeen, b.ID)
+		}
+	}
+	m.slots[i].brief = b
+	d.rearm(i)
+	return i
+}
+
+// drop forgets an ended task.
+func (d *desk) drop(i uint32) {
+	m := &d.mu
+	s := &m.slots[i]
+	if s.lease.agent != "" {
+		m.leased--
+	}
+	delete(m.byID, s.brief.ID)
+	m.wheel.disarm(i)
+	*s = slot{gen: s.gen + 1}
+	m.free = append(m.free, i)
+}
+
+// applied follows the ledger: events come in log order from the shard's
+// goroutine.
+func (d *desk) applied(events []ledger.Event) {
+	d.mu.Lock()
+	if d.mu.term == 0 {
+		d.mu.Unlock()
+		return
+	}
+	var out []ready
+	for k := range events {
+		e := &events[k]
+		if e.State.Terminal() {
+			if i, ok := d.mu.byID[e.ID]; ok {
+				if s := &d.mu.slots[i]; s.epoch > e.Epoch {
+					d.mu.lastSeen[e.ID] = s.epoch
+				}
+				d.drop(i)
+			}
+			continue
+		}
+		i := d.put(e.Brief)
+		s := &d.mu.slots[i]
+		if s.lease.agent != "" { // the attempt it stood for has ended
+			d.mu.leased--
+			s.lease = lease{}
+			d.rearm(i)
+		}
+		s.gen++ // a handle from an earlier turn is stale
+		s.ending, s.nextTry = false, 0
+		if e.State == ledger.StateReady && d.mu.opened {
+			out = append(out, d.ready(i))
+		}
+	}
+	d.mu.Unlock()
+	if len(out) > 0 {
+		d.push(out)
+	}
+}
+
+// rearm sets slot i's one due time: the soonest of lease end, delay, deadline.
+func (d *desk) rearm(i uint32) {
+	s := &d.mu.slots[i]
+	due := int64(0)
+	sooner := func(t int64) {
+		if t > 0 && (due == 0 || t < due) {
+			due = t
+		}
+	}
+	if s.lease.agent != "" {
+		sooner(s.lease.expires + leaseSlackMs)
+		if !s.lease.confirmed {
+			sooner(s.lease.assigned + confirmMillis)
+		}
+	} else if s.brief.State == ledger.StateSubmitted {
+		sooner(s.brief.NotBeforeMillis)
+	}
+	sooner(s.brief.DeadlineMillis)
+	if due == 0 {
+		d.mu.wheel.disarm(i)
+		return
+	}
+	d.mu.wheel.arm(i, max(due, s.nextTry))
+}
+
+// slotOf finds what a handle stands for, if it still does.
+func (d *desk) slotOf(h sched.Handle) (uint32, bool) {
+	i, gen := uint32(h), uint32(h>>handleSlotBits)&(1<<handleGenBits-1)
+	if int(i) >= len(d.mu.slots) || d.mu.slots[i].gen&(1<<handleGenBits-1) != gen {
+		return 0, false
+	}
+	return i, true
+}

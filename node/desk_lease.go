@@ -1,0 +1,247 @@
+package node
+
+import (
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/sched"
+)
+
+// grant is one lease as its holder's node learns of it.
+type grant struct {
+	id          ledger.TaskID
+	epoch       uint64
+	leaseMillis int64
+	attempt     uint32
+}
+
+// leaseTo gives agent, connected to node, the tasks behind handles. Handles
+// that have become stale or are taken are passed over: the scheduler holds
+// hints, the desk decides.
+func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from string, nowMillis int64, out []grant) []grant {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.term == 0 || !d.mu.opened {
+		return out
+	}
+	for _, h := range handles {
+		i, ok := d.slotOf(h)
+		if !ok {
+			continue
+		}
+		s := &d.mu.slots[i]
+		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending {
+			continue
+		}
+		s.epoch = max(s.epoch+1, d.mu.term<<epochTermShift|1)
+		s.lease = lease{agent: agent, node: node, epoch: s.epoch, assigned: nowMillis,
+			expires: nowMillis + s.brief.LeaseMillis, from: from}
+		d.mu.leased++
+		d.rearm(i)
+		out = append(out, grant{id: s.brief.ID, epoch: s.epoch, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1})
+	}
+	return out
+}
+
+// claimVerdict says whether a holder's claim stands.
+type claimVerdict uint8
+
+const (
+	claimHolds   claimVerdict = iota
+	claimStale                // someone else, or nobody any more, holds it: the epoch is over
+	claimUnknown              // the desk knows no lease: the ledger decides
+	claimNoDesk               // not the leader (any more)
+)
+
+// find looks a claim up. Call with the lock held.
+func (d *desk) find(id ledger.TaskID, agent string, epoch uint64) (uint32, claimVerdict) {
+	if d.mu.term == 0 {
+		return 0, claimNoDesk
+	}
+	i, ok := d.mu.byID[id]
+	if !ok {
+		return 0, claimUnknown
+	}
+	l := &d.mu.slots[i].lease
+	switch {
+	case l.agent == agent && l.epoch == epoch:
+		return i, claimHolds
+	case l.agent != "" || epoch <= d.mu.slots[i].brief.Epoch || epoch < d.mu.slots[i].epoch:
+		return i, claimStale
+	}
+	return i, claimUnknown
+}
+
+// held is what renewing tells of a lease.
+type held struct {
+	expires int64
+	started bool
+}
+
+// renew prolongs a lease; start marks it running, progress (nil: none) is
+// kept. A holder whose lease the desk lost in a leader change gets it back
+// when nobody else was given the task meanwhile.
+func (d *desk) renew(id ledger.TaskID, agent string, node, epoch uint64, start bool, progress []byte, nowMillis int64) (held, claimVerdict) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, v := d.find(id, agent, epoch)
+	if v == claimUnknown {
+		d.restore(report{id: id, agent: agent, node: node, epoch: epoch}, nowMillis)
+		if i, v = d.find(id, agent, epoch); v == claimHolds {
+			d.mu.slots[i].gen++ // its queued handle, if any, is stale
+		}
+	}
+	if v != claimHolds {
+		return held{}, v
+	}
+	s := &d.mu.slots[i]
+	s.lease.expires, s.lease.confirmed, s.lease.node = nowMillis+s.brief.LeaseMillis, true, node
+	if (start || progress != nil) && s.lease.started == 0 {
+		s.lease.started = nowMillis
+	}
+	if progress != nil {
+		s.lease.progress = progress
+	}
+	d.rearm(i)
+	return held{expires: s.lease.expires, started: s.lease.started != 0}, v
+}
+
+// confirm notes that leases arrived at their agent's node.
+func (d *desk) confirm(id ledger.TaskID, epoch uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, ok := d.mu.byID[id]; ok && d.mu.slots[i].lease.epoch == epoch && !d.mu.slots[i].lease.confirmed {
+		d.mu.slots[i].lease.confirmed = true
+		d.rearm(i)
+	}
+}
+
+// giveBack ends a lease that was never delivered; no attempt is counted.
+func (d *desk) giveBack(id ledger.TaskID, epoch uint64) {
+	d.mu.Lock()
+	i, ok := d.mu.byID[id]
+	if !ok || d.mu.slots[i].lease.agent == "" || d.mu.slots[i].lease.epoch != epoch || d.mu.slots[i].ending {
+		d.mu.Unlock()
+		return
+	}
+	r := d.takeBack(i)
+	d.mu.Unlock()
+	d.push([]ready{r})
+}
+
+func (d *desk) takeBack(i uint32) ready {
+	s := &d.mu.slots[i]
+	s.lease = lease{}
+	s.gen++
+	d.mu.leased--
+	d.rearm(i)
+	return d.ready(i)
+}
+
+// settling admits a completion or failure to the log: a claim that holds is
+// marked ending (so that no expiry overtakes it) and gets the times the desk
+// knows; a stale one is refused here.
+func (d *desk) settling(id ledger.TaskID, agent string, epoch uint64, nowMillis int64) (assigned, started int64, from string, v claimVerdict) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, v := d.find(id, agent, epoch)
+	if v != claimHolds {
+		return 0, 0, "", v
+	}
+	s := &d.mu.slots[i]
+	s.ending, s.nextTry = true, nowMillis+proposeAgainMs
+	started = s.lease.started
+	if started == 0 {
+		started = s.lease.assigned // complete and fail imply start
+	}
+	return s.lease.assigned, started, s.lease.from, v
+}
+
+// overlay is what the desk adds to a task's replicated state.
+func (d *desk) overlay(id ledger.TaskID) (l lease, epoch uint64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, found := d.mu.byID[id]
+	if !found {
+		return lease{}, 0, false
+	}
+	return d.mu.slots[i].lease, d.mu.slots[i].epoch, d.mu.slots[i].lease.agent != ""
+}
+
+// due collects the commands that time asks for: expiries, delays that ended,
+// deadlines that passed. The ledger checks each again.
+func (d *desk) due(nowMillis int64) []ledger.Command {
+	var cmds []ledger.Command
+	var back []ready
+	d.mu.Lock()
+	if d.mu.term == 0 || !d.mu.opened {
+		d.mu.Unlock()
+		return nil
+	}
+	d.mu.wheel.advance(nowMillis, func(i uint32) {
+		s := &d.mu.slots[i]
+		b := &s.brief
+		switch {
+		case s.nextTry > nowMillis:
+		case b.DeadlineMillis > 0 && b.DeadlineMillis <= nowMillis:
+			cmds = append(cmds, &ledger.Timeout{ID: b.ID})
+			s.nextTry = nowMillis + proposeAgainMs
+		case s.lease.agent != "" && s.lease.expires+leaseSlackMs <= nowMillis:
+			cmds = append(cmds, &ledger.Expire{ID: b.ID, Agent: s.lease.agent, Epoch: s.lease.epoch, Reason: ledger.ReasonLeaseExpired})
+			s.nextTry = nowMillis + proposeAgainMs
+		case s.lease.agent != "" && !s.lease.confirmed && s.lease.assigned+confirmMillis <= nowMillis && !s.ending:
+			back = append(back, d.takeBack(i))
+		case b.State == ledger.StateSubmitted && b.NotBeforeMillis > 0 && b.NotBeforeMillis <= nowMillis:
+			cmds = append(cmds, &ledger.Due{ID: b.ID})
+			s.nextTry = nowMillis + proposeAgainMs
+		}
+		d.rearm(i)
+	})
+	d.mu.Unlock()
+	if len(back) > 0 {
+		d.push(back)
+	}
+	return cmds
+}
+
+// lost collects the expiries of everything an agent held.
+func (d *desk) lost(agent string) []ledger.Command {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.leased == 0 {
+		return nil
+	}
+	var cmds []ledger.Command
+	for i := range d.mu.slots {
+		if s := &d.mu.slots[i]; s.lease.agent == agent && agent != "" && !s.ending {
+			cmds = append(cmds, &ledger.Expire{ID: s.brief.ID, Agent: agent, Epoch: s.lease.epoch, Reason: ledger.ReasonAgentLost})
+		}
+	}
+	return cmds
+}
+
+// deskCounts are a desk's figures by capability.
+type deskCounts struct{ queued, leased, delayed int }
+
+// counts adds the desk's open tasks up by capability.
+func (d *desk) counts(into map[string]*deskCounts) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.mu.slots {
+		s := &d.mu.slots[i]
+		if s.brief.ID.IsZero() {
+			continue
+		}
+		c := into[s.brief.Capability]
+		if c == nil {
+			c = &deskCounts{}
+			into[s.brief.Capability] = c
+		}
+		switch {
+		case s.lease.agent != "":
+			c.leased++
+		case s.brief.State == ledger.StateReady:
+			c.queued++
+		default:
+			c.delayed++
+		}
+	}
+}

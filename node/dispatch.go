@@ -1,0 +1,435 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/sched"
+)
+
+// Limits of a lease request.
+const (
+	MaxLeases    = 1024
+	maxLeaseWait = 60 * time.Second
+)
+
+// remoteEvery is how many leases are served from here before one asks first
+// where older work waits; it keeps a task whose shard is led elsewhere from
+// waiting behind an endless local queue.
+const remoteEvery = 8
+
+// seat is the place of one agent on this node: its workers in the scheduler
+// (one a concurrent lease call), and its session, if it is connected.
+type seat struct {
+	agent string
+	caps  []string
+	max   int // max_concurrent_tasks; 0 = no limit
+	mu    struct {
+		sync.Mutex
+		idle    []*sched.Worker
+		waiting map[*sched.Worker]struct{}
+		closed  bool
+		turn    int
+	}
+}
+
+// worker takes a scheduler worker for one lease call.
+func (s *seat) worker(sc *sched.Scheduler, success float64) *sched.Worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.turn++
+	if n := len(s.mu.idle); n > 0 {
+		w := s.mu.idle[n-1]
+		s.mu.idle = s.mu.idle[:n-1]
+		return w
+	}
+	return sc.AddWorker(sched.WorkerConfig{Name: s.agent, Capabilities: s.caps, Success: success})
+}
+
+// done puts a worker back, or away if the seat was closed meanwhile.
+func (s *seat) done(w *sched.Worker) {
+	s.mu.Lock()
+	closed := s.mu.closed
+	if !closed {
+		s.mu.idle = append(s.mu.idle, w)
+	}
+	s.mu.Unlock()
+	if closed {
+		w.Close()
+	}
+}
+
+func (s *seat) wait(w *sched.Worker, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on {
+		s.mu.waiting[w] = struct{}{}
+	} else {
+		delete(s.mu.waiting, w)
+	}
+}
+
+// wake rouses up to n parked workers to look at the peers; it returns how many.
+func (s *seat) wake(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	woken := 0
+	for w := range s.mu.waiting {
+		if woken == n {
+			break
+		}
+		w.Wake()
+		delete(s.mu.waiting, w)
+		woken++
+	}
+	return woken
+}
+
+func (s *seat) close() {
+	s.mu.Lock()
+	idle := s.mu.idle
+	s.mu.idle, s.mu.closed = nil, true
+	for w := range s.mu.waiting {
+		w.Wake()
+	}
+	s.mu.Unlock()
+	for _, w := range idle {
+		w.Close()
+	}
+}
+
+// Lease hands an agent up to Max tasks it is able to do, waiting up to
+// WaitSeconds for the first. Tasks of shards led here come first; when there
+// are none, the node asks the peer whose queue is known to be oldest.
+func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, error) {
+	none := api.Leases{Tasks: []api.Lease{}}
+	switch {
+	case req.AgentID == "":
+		return none, api.Errorf(422, 3, "agent_id_missing", api.RetryNo, "a lease names the agent_id it is for")
+	case req.Max < 0 || req.Max > MaxLeases:
+		return none, api.Errorf(422, 5, "bad_max", api.RetryNo, "max %d is not within 1 to %d", req.Max, MaxLeases)
+	case req.WaitSeconds < 0 || req.WaitSeconds > maxLeaseWait.Seconds():
+		return none, api.Errorf(422, 5, "bad_wait", api.RetryNo, "wait_seconds %g is not within 0 to %g", req.WaitSeconds, maxLeaseWait.Seconds())
+	}
+	seat, err := n.seatOf(ctx, req.AgentID)
+	if err != nil {
+		return none, err
+	}
+	n.roster.seen(req.AgentID)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(req.WaitSeconds*float64(time.Second))+time.Millisecond)
+	defer cancel()
+	w := seat.worker(n.sched, n.roster.success(req.AgentID))
+	defer seat.done(w)
+	for {
+		room := max(req.Max, 1)
+		if seat.max > 0 {
+			room = min(room, seat.max-n.holds.count(req.AgentID))
+		}
+		var got []grant
+		if room > 0 {
+			got = n.take(ctx, seat, w, room)
+		}
+		if len(got) > 0 {
+			leases := n.bodies(ctx, req.AgentID, got)
+			if len(leases) > 0 {
+				return api.Leases{Tasks: leases}, nil
+			}
+			continue
+		}
+		if ctx.Err() != nil || n.closing() {
+			return none, nil
+		}
+		if room <= 0 { // at its limit: a settled task makes room
+			if !n.roomFor(ctx, req.AgentID, seat.max) {
+				return none, nil
+			}
+			continue
+		}
+		if got = n.park(ctx, seat, w, room); len(got) > 0 {
+			if leases := n.bodies(ctx, req.AgentID, got); len(leases) > 0 {
+				return api.Leases{Tasks: leases}, nil
+			}
+		}
+	}
+}
+
+// take leases without waiting: from here, or from the peer with older work.
+func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, room int) []grant {
+	s.mu.Lock()
+	remoteFirst := s.mu.turn%remoteEvery == 0
+	s.mu.Unlock()
+	if remoteFirst {
+		if got := n.steal(ctx, s, room); len(got) > 0 {
+			return got
+		}
+	}
+	buf := make([]sched.Handle, room)
+	for {
+		k := w.TryTake(buf)
+		if k == 0 {
+			break
+		}
+		if got := n.leaseHandles(buf[:k], s.agent, n.id.RaftID); len(got) > 0 {
+			return got
+		}
+	}
+	if remoteFirst {
+		return nil
+	}
+	return n.steal(ctx, s, room)
+}
+
+// park waits until the scheduler has work for w, a peer says it has, or ctx
+// ends.
+func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, room int) []grant {
+	s.wait(w, true)
+	defer s.wait(w, false)
+	if n.depths.best(s.caps) != 0 { // a hint that came before the wait was announced
+		if got := n.steal(ctx, s, room); len(got) > 0 {
+			return got
+		}
+	}
+	buf := make([]sched.Handle, room)
+	k, err := w.Take(ctx, buf)
+	if err != nil || k == 0 {
+		return nil
+	}
+	return n.leaseHandles(buf[:k], s.agent, n.id.RaftID)
+}
+
+// leaseHandles turns scheduler handles into leases at their desks.
+func (n *core) leaseHandles(hs []sched.Handle, agent string, node uint64) []grant {
+	now := n.nowMillis()
+	var out []grant
+	for len(hs) > 0 {
+		shard, k := handleShard(hs[0]), 1
+		for k < len(hs) && handleShard(hs[k]) == shard {
+			k++
+		}
+		if d := n.desks[shard]; d != nil {
+			out = d.leaseTo(hs[:k], agent, node, "", now, out)
+		}
+		hs = hs[k:]
+	}
+	return out
+}
+
+// stealRequest asks a peer for leases on what it has queued.
+type stealRequest struct {
+	Agent string   `json:"agent"`
+	Node  uint64   `json:"node"`
+	Caps  []string `json:"caps"`
+	Max   int      `json:"max"`
+}
+
+type stolen struct {
+	ID          ledger.TaskID `json:"id"`
+	Epoch       uint64        `json:"epoch"`
+	LeaseMillis int64         `json:"lease_ms"`
+	Attempt     uint32        `json:"attempt"`
+}
+
+// steal asks the peer with the oldest fitting work for a batch of leases; no
+// payload moves.
+func (n *core) steal(ctx context.Context, s *seat, room int) []grant {
+	id := n.depths.best(s.caps)
+	if id == 0 {
+		return nil
+	}
+	got, err := callPeer[stealRequest, []stolen](context.WithoutCancel(ctx), n, id, methodSteal,
+		stealRequest{Agent: s.agent, Node: n.id.RaftID, Caps: s.caps, Max: room})
+	if err != nil || len(got) == 0 {
+		n.depths.spent(id, s.caps) // until it says again that it has work
+		return nil
+	}
+	out := make([]grant, len(got))
+	for i, g := range got {
+		out[i] = grant{id: g.ID, epoch: g.Epoch, leaseMillis: g.LeaseMillis, attempt: g.Attempt}
+	}
+	return out
+}
+
+// serveSteal gives a peer's agent leases on what is queued here.
+func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
+	if q.Max < 1 || q.Max > MaxLeases {
+		return nil, errShort
+	}
+	buf := make([]sched.Handle, q.Max)
+	var out []stolen
+	for len(out) == 0 {
+		k := n.sched.TakeFor(q.Caps, buf)
+		if k == 0 {
+			break
+		}
+		for _, g := range n.leaseHandles(buf[:k], q.Agent, q.Node) {
+			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt})
+		}
+	}
+	return out, nil
+}
+
+// bodies fetches what the grants are about from this node's own replica,
+// notes them as held, and confirms those that came from elsewhere. If the
+// caller has gone meanwhile, everything is given back.
+func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Lease {
+	out := make([]api.Lease, 0, len(got))
+	kept := got[:0]
+	for _, g := range got {
+		t, err := n.replicaTask(g.id)
+		if err != nil || t.State != ledger.StateReady {
+			n.settleGrants([]grant{g}, notifyGiveBack)
+			continue
+		}
+		out = append(out, renderLease(&t, g))
+		kept = append(kept, g)
+		n.holds.add(g.id, agent, g.epoch)
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		for _, g := range kept {
+			n.holds.drop(g.id, g.epoch)
+		}
+		n.settleGrants(kept, notifyGiveBack)
+		return nil
+	}
+	n.settleGrants(kept, notifyConfirm)
+	n.metrics.leased.Add(float64(len(kept)))
+	return out
+}
+
+// replicaTask reads a task from this node's replica, waiting shortly for it
+// to arrive there when another node's leader was quicker.
+func (n *core) replicaTask(id ledger.TaskID) (ledger.Task, error) {
+	m := n.tasks[id.Shard()]
+	if m == nil {
+		return ledger.Task{}, errShort
+	}
+	t, ok, err := m.task(id)
+	if err != nil || ok {
+		return t, err
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
+	defer cancel()
+	for {
+		ch := m.progress()
+		if t, ok, err = m.task(id); err != nil || ok {
+			return t, err
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return t, ctx.Err()
+		}
+	}
+}
+
+// settleGrants tells the desks that leases arrived, or go back.
+func (n *core) settleGrants(gs []grant, kind uint8) {
+	remote := map[uint64][]stolen{}
+	for _, g := range gs {
+		shard := g.id.Shard()
+		id, _ := n.leaders.of(shard)
+		if d := n.desks[shard]; id == n.id.RaftID && d != nil {
+			if kind == notifyConfirm {
+				d.confirm(g.id, g.epoch)
+			} else {
+				d.giveBack(g.id, g.epoch)
+			}
+			continue
+		}
+		remote[id] = append(remote[id], stolen{ID: g.id, Epoch: g.epoch})
+	}
+	for id, list := range remote {
+		if b, err := json.Marshal(list); err == nil && id != 0 {
+			n.peers.Notify(id, kind, b)
+		}
+	}
+}
+
+// grantsSettled is settleGrants' other end.
+func (n *core) grantsSettled(kind uint8, body []byte) {
+	var list []stolen
+	if json.Unmarshal(body, &list) != nil {
+		return
+	}
+	for _, g := range list {
+		if d := n.desks[g.ID.Shard()]; d != nil && kind == notifyConfirm {
+			d.confirm(g.ID, g.Epoch)
+		} else if d != nil {
+			d.giveBack(g.ID, g.Epoch)
+		}
+	}
+}
+
+// depths is what the peers say waits in their queues.
+type depths struct {
+	mu struct {
+		sync.Mutex
+		of map[uint64][]depth // by raft ID, capabilities with queued > 0
+	}
+}
+
+type depth struct {
+	Capability string `json:"c"`
+	Queued     int    `json:"n"`
+	Oldest     int64  `json:"t"`
+}
+
+func newDepths() *depths {
+	d := &depths{}
+	d.mu.of = map[uint64][]depth{}
+	return d
+}
+
+func (d *depths) set(id uint64, list []depth) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(list) == 0 {
+		delete(d.mu.of, id)
+		return
+	}
+	d.mu.of[id] = list
+}
+
+// best is the peer with the oldest work that caps can do, the longer queue on
+// a tie; 0 when none is known.
+func (d *depths) best(caps []string) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var best uint64
+	var oldest int64
+	var queued int
+	for id, list := range d.mu.of {
+		for _, x := range list {
+			if !sched.Matches(caps, x.Capability) {
+				continue
+			}
+			if best == 0 || x.Oldest < oldest || x.Oldest == oldest && (x.Queued > queued || x.Queued == queued && rand.N(2) == 0) {
+				best, oldest, queued = id, x.Oldest, x.Queued
+			}
+		}
+	}
+	return best
+}
+
+// spent forgets a peer's work for caps after it gave none.
+func (d *depths) spent(id uint64, caps []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var left []depth
+	for _, x := range d.mu.of[id] {
+		if !sched.Matches(caps, x.Capability) {
+			left = append(left, x)
+		}
+	}
+	if len(left) == 0 {
+		delete(d.mu.of, id)
+	} else {
+		d.mu.of[id] = left
+	}
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"sync"
+
+	"github.com/quorate/quorate/ledger"
+)
+
+// holds remembers which tasks the agents connected to this node hold. A new
+// shard leader asks for it before it dispatches anything; an agent whose task
+// ended without it is told.
+type holds struct {
+	mu struct {
+		sync.Mutex
+		byTask  map[ledger.TaskID]hold
+		byAgent map[string]int
+	}
+}
+
+type hold struct {
+	agent string
+	epoch uint64
+}
+
+func newHolds() *holds {
+	h := &holds{}
+	h.mu.byTask = map[ledger.TaskID]hold{}
+	h.mu.byAgent = map[string]int{}
+	return h
+}
+
+// add notes that agent holds a task; an older epoch never replaces a newer.
+func (h *holds) add(id ledger.TaskID, agent string, epoch uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old, ok := h.mu.byTask[id]
+	if ok && old.epoch > epoch {
+		return
+	}
+	if ok {
+		h.less(old.agent)
+	}
+	h.mu.byTask[id] = hold{agent: agent, epoch: epoch}
+	h.mu.byAgent[agent]++
+}
+
+func (h *holds) less(agent string) {
+	if h.mu.byAgent[agent]--; h.mu.byAgent[agent] <= 0 {
+		delete(h.mu.byAgent, agent)
+	}
+}
+
+// drop forgets a task held at epoch or before.
+func (h *holds) drop(id ledger.TaskID, epoch uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x, ok := h.mu.byTask[id]; ok && x.epoch <= epoch {
+		h.less(x.agent)
+		delete(h.mu.byTask, id)
+	}
+}
+
+// dropAgent forgets everything an agent held.
+func (h *holds) dropAgent(agent string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, x := range h.mu.byTask {
+		if x.agent == agent {
+			delete(h.mu.byTask, id)
+		}
+	}
+	delete(h.mu.byAgent, agent)
+}
+
+// count is how many tasks an agent holds through this node.
+func (h *holds) count(agent string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.byAgent[agent]
+}
+
+// revoked is a held task that ended, or went on, without its holder.
+type revoked struct {
+	id     ledger.TaskID
+	agent  string
+	epoch  uint64
+	reason string
+}
+
+// applied drops what events say is over and returns what was taken from its
+// holder.
+func (h *holds) applied(events []ledger.Event) (gone []revoked) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.mu.byTask) == 0 {
+		return nil
+	}
+	for i := range events {
+		e := &events[i]
+		x, ok := h.mu.byTask[e.ID]
+		if !ok || (!e.State.Terminal() && e.Epoch < x.epoch) {
+			continue
+		}
+		h.less(x.agent)
+		delete(h.mu.byTask, e.ID)
+		if e.Epoch == x.epoch && e.Agent == x.agent && e.Settled {
+			continue // its own doing
+		}
+		reason := e.State.String()
+		if !e.State.Terminal() {
+			reason = "stale_lease"
+		}
+		gone = append(gone, revoked{id: e.ID, agent: x.agent, epoch: x.epoch, reason: reason})
+	}
+	return gone
+}
+
+// ofShard lists the leases held on a shard.
+func (h *holds) ofShard(shard uint32, node uint64) (out []report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, x := range h.mu.byTask {
+		if id.Shard() == shard {
+			out = append(out, report{id: id, agent: x.agent, node: node, epoch: x.epoch})
+		}
+	}
+	return out
+}

@@ -1,0 +1,195 @@
+package node
+
+import (
+	"sync"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/raftstore"
+)
+
+// taskMachine is one task shard's state machine as the replica drives it: the
+// ledger under a lock for readers, with its events handed on in log order.
+type taskMachine struct {
+	shard  uint32
+	desk   *desk
+	notify func(shard uint32, events []ledger.Event) // every replica: waiters, holders
+	lead   func(shard uint32, term uint64)           // this node leads; the desk waits to be opened
+	follow func(shard uint32, leader uint64)
+
+	mu struct {
+		sync.RWMutex
+		tasks    *ledger.Tasks
+		progress chan struct{} // closed when an entry was applied; nil when nobody waits
+	}
+	events []ledger.Event // Apply's, reused
+}
+
+var _ raftstore.Machine = (*taskMachine)(nil)
+
+func (m *taskMachine) Restore(_ raftstore.Reader, meta []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.tasks.Restore(meta)
+}
+
+func (m *taskMachine) Apply(e raftstore.Entry) [][]byte {
+	var outcomes [][]byte
+	var arena []byte
+	if e.Local {
+		outcomes = make([][]byte, len(e.Commands))
+		arena = make([]byte, 0, 64*len(e.Commands))
+	}
+	at := ledger.At{Index: e.Index, Term: e.Term, TimeMillis: e.TimeMillis}
+	events := m.events[:0]
+	m.mu.Lock()
+	for i, c := range e.Commands {
+		var o ledger.Outcome
+		o, events = m.mu.tasks.Apply(at, c, events)
+		if e.Local {
+			start := len(arena)
+			arena = o.Append(arena)
+			outcomes[i] = arena[start:len(arena):len(arena)]
+		}
+	}
+	if m.mu.progress != nil {
+		close(m.mu.progress)
+		m.mu.progress = nil
+	}
+	m.mu.Unlock()
+	if len(events) > 0 {
+		m.desk.applied(events)
+		m.notify(m.shard, events)
+	}
+	m.events = events
+	return outcomes
+}
+
+func (m *taskMachine) Freeze() raftstore.Changes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return changes(m.mu.tasks.Freeze())
+}
+
+func changes(puts []ledger.KV, deletes [][]byte, meta []byte) raftstore.Changes {
+	c := raftstore.Changes{Puts: make([]raftstore.KV, len(puts)), Deletes: deletes, Meta: meta}
+	for i, kv := range puts {
+		c.Puts[i] = raftstore.KV(kv)
+	}
+	return c
+}
+
+func (m *taskMachine) Thaw() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.tasks.Thaw()
+}
+
+func (m *taskMachine) Lead(term uint64) {
+	m.mu.RLock()
+	m.desk.lead(term, m.mu.tasks.Live)
+	m.mu.RUnlock()
+	m.lead(m.shard, term)
+}
+
+func (m *taskMachine) Follow(leader uint64) {
+	m.desk.follow()
+	m.follow(m.shard, leader)
+}
+
+func (m *taskMachine) Digest() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.tasks.Digest()
+}
+
+// task reads one task.
+func (m *taskMachine) task(id ledger.TaskID) (ledger.Task, bool, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.tasks.Task(id)
+}
+
+// progress is closed when the next entry was applied.
+func (m *taskMachine) progress() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.progress == nil {
+		m.mu.progress = make(chan struct{})
+	}
+	return m.mu.progress
+}
+
+// view runs fn with the shard's state, which must not be kept or changed.
+func (m *taskMachine) view(fn func(*ledger.Tasks)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	fn(m.mu.tasks)
+}
+
+// controlMachine is the control shard's state machine: nodes and agents.
+type controlMachine struct {
+	notify func(events []ledger.AgentEvent)
+	lead   func(shard uint32, term uint64)
+	follow func(shard uint32, leader uint64)
+	mu     struct {
+		sync.RWMutex
+		control *ledger.Control
+	}
+}
+
+var _ raftstore.Machine = (*controlMachine)(nil)
+
+const controlShard = 0
+
+func (m *controlMachine) Restore(_ raftstore.Reader, meta []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.control.Restore(meta)
+}
+
+func (m *controlMachine) Apply(e raftstore.Entry) [][]byte {
+	outcomes := make([][]byte, len(e.Commands))
+	at := ledger.At{Index: e.Index, Term: e.Term, TimeMillis: e.TimeMillis}
+	var events []ledger.AgentEvent
+	m.mu.Lock()
+	for i, c := range e.Commands {
+		var o ledger.Outcome
+		o, events = m.mu.control.Apply(at, c, events)
+		if e.Local {
+			outcomes[i] = o.Append(nil)
+		}
+	}
+	m.mu.Unlock()
+	if len(events) > 0 {
+		m.notify(events)
+	}
+	return outcomes
+}
+
+func (m *controlMachine) Freeze() raftstore.Changes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return changes(m.mu.control.Freeze())
+}
+
+func (m *controlMachine) Thaw() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.control.Thaw()
+}
+
+func (m *controlMachine) Lead(term uint64)     { m.lead(controlShard, term) }
+func (m *controlMachine) Follow(leader uint64) { m.follow(controlShard, leader) }
+
+func (m *controlMachine) Digest() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.control.Digest()
+}
+
+// view runs fn with the control state, which must not be kept or changed.
+func (m *controlMachine) view(fn func(*ledger.Control)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	fn(m.mu.control)
+}

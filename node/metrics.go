@@ -1,0 +1,107 @@
+package node
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/quorate/quorate/ledger"
+)
+
+// metrics are a node's counters; gauges are read from the node when scraped.
+// Names carry their layer: quorate_l5_… is coordination.
+type metrics struct {
+	registry  *prometheus.Registry
+	submitted prometheus.Counter
+	leased    prometheus.Counter
+	settled   *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry:  prometheus.NewRegistry(),
+		submitted: prometheus.NewCounter(prometheus.CounterOpts{Name: "quorate_l5_tasks_submitted_total", Help: "Tasks submitted through this node, refused ones included."}),
+		leased:    prometheus.NewCounter(prometheus.CounterOpts{Name: "quorate_l5_leases_granted_total", Help: "Tasks handed to agents through this node."}),
+		settled:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "quorate_l5_tasks_settled_total", Help: "Attempts ended through this node, by verdict."}, []string{"verdict"}),
+	}
+	m.registry.MustRegister(m.submitted, m.leased, m.settled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Metrics serves the node's metrics in the Prometheus text format.
+func (n *core) Metrics() http.Handler {
+	return promhttp.HandlerFor(n.metrics.registry, promhttp.HandlerOpts{})
+}
+
+// gauges reads the node's state when it is scraped.
+type gauges struct{ n *core }
+
+var (
+	descLeader   = prometheus.NewDesc("quorate_l5_shard_leader", "1 if this node leads the shard.", []string{"shard"}, nil)
+	descTerm     = prometheus.NewDesc("quorate_l5_shard_term", "Raft term.", []string{"shard"}, nil)
+	descCommit   = prometheus.NewDesc("quorate_l5_shard_commit_index", "Highest log index known to be committed.", []string{"shard"}, nil)
+	descApplied  = prometheus.NewDesc("quorate_l5_shard_applied_index", "Highest log index applied here.", []string{"shard"}, nil)
+	descJournal  = prometheus.NewDesc("quorate_l7_audit_journal_bytes", "Size of the audit journal.", []string{"shard"}, nil)
+	descRecords  = prometheus.NewDesc("quorate_l7_audit_records", "Records in the audit chain.", []string{"shard"}, nil)
+	descTasks    = prometheus.NewDesc("quorate_l5_tasks", "Tasks of the shards led here, by state.", []string{"state"}, nil)
+	descQueue    = prometheus.NewDesc("quorate_l5_queue_length", "Tasks of a capability waiting, leased or delayed on shards led here.", []string{"capability", "phase"}, nil)
+	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
+	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g gauges) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(g, ch) }
+
+// Collect implements prometheus.Collector.
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	n := g.n
+	states := map[string]int{}
+	queue := map[string]*deskCounts{}
+	for _, s := range n.store.Status() {
+		shard := shardName(s.Shard)
+		led := 0.0
+		if s.Leader == n.id.RaftID {
+			led = 1
+			if m := n.tasks[s.Shard]; m != nil {
+				m.view(func(t *ledger.Tasks) { addCounts(states, t) })
+				n.desks[s.Shard].counts(queue)
+			}
+		}
+		gauge(descLeader, led, shard)
+		gauge(descTerm, float64(s.Term), shard)
+		gauge(descCommit, float64(s.Commit), shard)
+		gauge(descApplied, float64(s.Applied), shard)
+		gauge(descJournal, float64(s.JournalBytes), shard)
+		gauge(descRecords, float64(n.head(s.Shard).Seq), shard)
+	}
+	for s, c := range states {
+		gauge(descTasks, float64(c), s)
+	}
+	for c, q := range queue {
+		gauge(descQueue, float64(q.queued), c, "queued")
+		gauge(descQueue, float64(q.leased), c, "leased")
+		gauge(descQueue, float64(q.delayed), c, "delayed")
+	}
+	up := 0
+	for _, v := range n.id.Voters {
+		if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
+			up++
+		}
+	}
+	gauge(descPeers, float64(up))
+	gauge(descSessions, float64(len(n.sessions.all())))
+}
+
+// addCounts adds a shard's tasks by state.
+func addCounts(into map[string]int, t *ledger.Tasks) {
+	for s, c := range t.Counts() {
+		if c > 0 {
+			into[ledger.State(s).String()] += int(c)
+		}
+	}
+}

@@ -1,0 +1,429 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/quorate/quorate/gossip"
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/form"
+	"github.com/quorate/quorate/node/internal/peer"
+	"github.com/quorate/quorate/node/internal/web"
+)
+
+// Node is one Quorate peer: from forming on, a member of its cluster or a
+// gateway to it.
+type Node struct {
+	cfg    Config
+	lock   *os.File
+	id     form.Identity
+	former *form.Former
+	peers  *peer.Transport
+	gossip *gossip.Gossip
+	server *http.Server
+	api    net.Listener
+
+	core    atomic.Pointer[core] // nil while forming, and on a gateway
+	gateway atomic.Bool
+	changed chan struct{} // capacity 1: gossip's members changed
+	fatal   chan error    // capacity 1
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	closed sync.Once
+}
+
+// Version is the version this binary was built as.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		return bi.Main.Version
+	}
+	return "devel"
+}
+
+var version string // set by the linker
+
+// Open starts a node and returns when it listens; forming a cluster, or
+// joining one, goes on behind. A directory that is held by another process,
+// belongs to another node or cluster, or is damaged is refused.
+func Open(cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("node: configuration: %w", err)
+	}
+	n := &Node{cfg: cfg, changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.open(); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	return n, nil
+}
+
+func (n *Node) open() (err error) {
+	if n.lock, err = lockDir(n.cfg.DataDir); err != nil {
+		return err
+	}
+	if n.id, err = form.Open(n.cfg.DataDir, n.cfg.NodeID, n.cfg.Cluster); err != nil {
+		return err
+	}
+	n.cfg.Logger = n.cfg.Logger.With("node", n.id.NodeID)
+	if n.api, err = net.Listen("tcp", n.cfg.APIAddr); err != nil {
+		return fmt.Errorf("API address: %w", err)
+	}
+	if n.peers, err = peer.Listen(peer.Config{Addr: n.cfg.PeerAddr, Logger: n.cfg.Logger, Admit: n.admit,
+		Self: peer.Identity{Cluster: n.id.Cluster, ClusterID: n.id.ClusterID, RaftID: n.id.RaftID, NodeID: n.id.NodeID, Incarnation: n.id.Incarnation}}); err != nil {
+		return fmt.Errorf("peer address: %w", err)
+	}
+	n.former, err = form.New(form.Config{Dir: n.cfg.DataDir, Identity: n.id, PeerAddr: n.PeerAddr(), Expect: n.cfg.BootstrapExpect,
+		Shards: uint32(n.cfg.Shards) + 1, Candidates: n.candidates, Changed: n.changed, Call: n.peers.CallForm, Logger: n.cfg.Logger})
+	if err != nil {
+		return err
+	}
+	n.peers.SetForm(n.former.Answer)
+	n.peers.SetHandler(n)
+	if !n.id.ClusterID.IsZero() && !n.id.Joined {
+		if err := n.join(n.id); err != nil { // an old member refuses here what it cannot read
+			return err
+		}
+	}
+	n.peers.Start()
+	n.gossip, err = gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
+		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, Logger: n.cfg.Logger})
+	if err != nil {
+		return fmt.Errorf("gossip address: %w", err)
+	}
+	if c := n.core.Load(); c != nil {
+		c.start()
+		c.enter(n.APIAddr(), n.GossipAddr(), Version())
+	} else {
+		n.wg.Go(n.form)
+	}
+	n.serve()
+	return nil
+}
+
+// lockDir makes the data directory and holds it for this process.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("data directory %s is held by another process: stop it, or give this node a directory of its own", dir)
+	}
+	return f, nil
+}
+
+// form waits for the cluster and becomes part of it.
+func (n *Node) form() {
+	out, err := n.former.Run(n.ctx)
+	if err != nil {
+		if n.ctx.Err() == nil {
+			n.fail(fmt.Errorf("forming: %w", err))
+		}
+		return
+	}
+	id := n.former.Identity()
+	if out.Joined {
+		n.gateway.Store(true)
+		n.cfg.Logger.Info("joined a formed cluster as a gateway: requests go on to its members", "layer", 5, "cluster_id", id.ClusterID.String())
+		n.setMeta(id)
+		return
+	}
+	if err := n.join(id); err != nil {
+		n.fail(err)
+		return
+	}
+	n.cfg.Logger.Info("cluster formed", "layer", 5, "cluster", id.Cluster, "cluster_id", id.ClusterID.String(), "voters", len(id.Voters))
+	c := n.core.Load()
+	c.start()
+	c.enter(n.APIAddr(), n.GossipAddr(), Version())
+	n.setMeta(id)
+	n.gossipChanged()
+}
+
+// join opens the replicas of a cluster this node is a member of.
+func (n *Node) join(id form.Identity) error {
+	c, err := newCore(n.cfg, id, n.peers, n.fail)
+	if err != nil {
+		return err
+	}
+	c.metrics.registry.MustRegister(gauges{c})
+	n.core.Store(c)
+	if n.id.ClusterID.IsZero() {
+		return n.peers.SetCluster(id.ClusterID)
+	}
+	return nil
+}
+
+func (n *Node) setMeta(id form.Identity) {
+	if err := n.gossip.SetMeta(n.meta(id)); err != nil {
+		n.cfg.Logger.Warn("gossip does not carry this node's addresses", "layer", 3, "error", err)
+	}
+}
+
+func (n *Node) meta(id form.Identity) gossip.Meta {
+	return gossip.Meta{RaftID: id.RaftID, ClusterID: id.ClusterID, Gateway: id.Joined, PeerAddr: n.PeerAddr(), APIAddr: n.APIAddr(), Version: Version()}
+}
+
+// fail is the fail-stop: the process must end.
+func (n *Node) fail(err error) {
+	n.cfg.Logger.Error("this node stops: it can not go on safely", "layer", 5, "error", err)
+	select {
+	case n.fatal <- err:
+	default:
+	}
+}
+
+// Fatal delivers the reason when the node can not go on: the process must end
+// with it.
+func (n *Node) Fatal() <-chan error { return n.fatal }
+
+// candidates are the nodes that forming may count on.
+func (n *Node) candidates() []form.Candidate {
+	if n.gossip == nil {
+		return nil
+	}
+	var out []form.Candidate
+	for _, m := range n.gossip.Members() {
+		out = append(out, form.Candidate{RaftID: m.Meta.RaftID, NodeID: m.NodeID, PeerAddr: m.Meta.PeerAddr, ClusterID: m.Meta.ClusterID})
+	}
+	return out
+}
+
+// gossipChanged takes members' present addresses; hints only, the handshake
+// checks who answers there.
+func (n *Node) gossipChanged() {
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+	c := n.core.Load()
+	if c == nil || n.gossip == nil {
+		return
+	}
+	for _, m := range n.gossip.Members() {
+		for _, v := range c.id.Voters {
+			if v.RaftID == m.Meta.RaftID && v.RaftID != c.id.RaftID && m.Meta.PeerAddr != "" {
+				n.peers.SetPeer(v.RaftID, v.NodeID, m.Meta.PeerAddr)
+			}
+		}
+		if m.Meta.ClusterID != ([16]byte{}) && m.Meta.ClusterID != c.id.ClusterID {
+			n.foreign(c, m)
+		}
+	}
+}
+
+// foreign handles a node of another cluster with the same name. A cluster at
+// work ignores it; a node that reaches nobody else was started in the wrong
+// place and stops.
+func (n *Node) foreign(c *core, m gossip.Member) {
+	for _, v := range c.id.Voters {
+		if v.RaftID != c.id.RaftID && n.peers.Up(v.RaftID) {
+			n.cfg.Logger.Warn("a node of another cluster with the same name gossips here; it is ignored", "layer", 5, "peer", m.NodeID, "addr", m.Addr)
+			return
+		}
+	}
+	if len(c.id.Voters) > 1 && c.Ready() != nil {
+		n.fail(fmt.Errorf("data directory %s belongs to cluster %s, but the nodes at --join are cluster %s: start this node with the directory and addresses of one cluster",
+			n.cfg.DataDir, c.id.ClusterID, form.ID(m.Meta.ClusterID)))
+	}
+}
+
+// conflict handles another process with this node's ID.
+func (n *Node) conflict(nodeID, addr string) {
+	if nodeID != n.id.NodeID {
+		n.cfg.Logger.Warn("two processes claim one node ID", "layer", 5, "peer", nodeID, "addr", addr)
+		return
+	}
+	if c := n.core.Load(); c == nil && !n.gateway.Load() {
+		n.fail(fmt.Errorf("node ID %q is taken by the node at %s: start this one with a --node-id of its own", nodeID, addr))
+		return
+	}
+	n.cfg.Logger.Error("another process uses this node's ID; it is not let in", "layer", 5, "addr", addr)
+}
+
+// admit says who may be a peer: the members, each with its own node ID.
+func (n *Node) admit(raftID uint64, nodeID string) error {
+	c := n.core.Load()
+	if c == nil {
+		return errors.New("this node is not part of a cluster yet")
+	}
+	for _, v := range c.id.Voters {
+		if v.RaftID == raftID && v.NodeID == nodeID {
+			return nil
+		}
+		if v.NodeID == nodeID {
+			return fmt.Errorf("node ID %q belongs to another data directory", nodeID)
+		}
+	}
+	return fmt.Errorf("node %q is no member of this cluster", nodeID)
+}
+
+// serve starts the HTTP face.
+func (n *Node) serve() {
+	n.server = &http.Server{Handler: web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger}),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return n.ctx }}
+	n.wg.Go(func() {
+		if err := n.server.Serve(n.api); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+			n.fail(fmt.Errorf("API: %w", err))
+		}
+	})
+	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
+}
+
+// closeTimeout bounds the drain at Close.
+const closeTimeout = 5 * time.Second
+
+// Close drains the node: leadership goes to the others, calls under way
+// finish or are told to repeat elsewhere, everything is flushed.
+func (n *Node) Close() (err error) {
+	n.closed.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		var errs []error
+		if c := n.core.Load(); c != nil {
+			errs = append(errs, c.stop(ctx))
+		}
+		n.cancel()
+		if n.server != nil {
+			if n.server.Shutdown(ctx) != nil {
+				n.server.Close()
+			}
+		} else if n.api != nil {
+			n.api.Close()
+		}
+		if n.gossip != nil {
+			_ = n.gossip.Leave(500 * time.Millisecond) // peers notice by themselves
+			errs = append(errs, n.gossip.Close())
+		}
+		if n.peers != nil {
+			errs = append(errs, n.peers.Close())
+		}
+		n.wg.Wait()
+		if n.lock != nil {
+			n.lock.Close()
+		}
+		err = errors.Join(errs...)
+	})
+	return err
+}
+
+// APIAddr is the bound API address.
+func (n *Node) APIAddr() string { return n.api.Addr().String() }
+
+// PeerAddr is the bound peer address.
+func (n *Node) PeerAddr() string { return n.peers.Addr().String() }
+
+// GossipAddr is the bound gossip address.
+func (n *Node) GossipAddr() string {
+	if n.gossip == nil {
+		return n.cfg.GossipAddr
+	}
+	return n.gossip.Addr()
+}
+
+// NodeID is the node's name.
+func (n *Node) NodeID() string { return n.id.NodeID }
+
+// Gateway lists the members' API base URLs when this process is a gateway.
+func (n *Node) Gateway() []string {
+	if !n.gateway.Load() && !n.id.Joined || n.gossip == nil {
+		return nil
+	}
+	var urls []string
+	for _, m := range n.gossip.Members() {
+		if m.Meta.ClusterID != ([16]byte{}) && !m.Meta.Gateway && m.NodeID != n.id.NodeID {
+			urls = append(urls, "http://"+m.Meta.APIAddr)
+		}
+	}
+	if urls == nil {
+		urls = []string{""} // a gateway that knows no member: every request is refused
+	}
+	return urls
+}
+
+// member is the core, or why there is none.
+func (n *Node) member() (*core, error) {
+	if c := n.core.Load(); c != nil {
+		return c, nil
+	}
+	if n.gateway.Load() {
+		return nil, api.Errorf(503, 5, "no_member_reachable", api.RetryLater, "this gateway knows no reachable member of its cluster")
+	}
+	return nil, api.Errorf(503, 5, "not_formed", api.RetryLater, "the cluster is not formed yet: %s", n.former.Waiting()).
+		WithHint("start the other nodes with --join pointing at one another")
+}
+
+// The node is its peers' handler.
+
+// Raft implements peer.Handler.
+func (n *Node) Raft(from uint64, shard uint32, msg []byte) {
+	if c := n.core.Load(); c != nil {
+		if err := c.store.Step(shard, from, msg); err != nil {
+			n.cfg.Logger.Debug("raft message refused", "layer", 5, "shard", shard, "peer", c.nodeName(from), "error", err)
+		}
+	}
+}
+
+// Request implements peer.Handler.
+func (n *Node) Request(ctx context.Context, from uint64, method uint8, body []byte) ([]byte, error) {
+	c := n.core.Load()
+	if c == nil {
+		return nil, errors.New("not formed")
+	}
+	return c.request(ctx, from, method, body)
+}
+
+// Notify implements peer.Handler.
+func (n *Node) Notify(from uint64, kind uint8, body []byte) {
+	if c := n.core.Load(); c != nil {
+		c.notified(from, kind, body)
+	}
+}
+
+// Snapshot implements peer.Handler.
+func (n *Node) Snapshot(from uint64, r io.Reader) error {
+	c := n.core.Load()
+	if c == nil {
+		return errors.New("not formed")
+	}
+	return c.store.Receive(from, r)
+}
+
+// PeerUp implements peer.Handler.
+func (n *Node) PeerUp(id uint64) {
+	if c := n.core.Load(); c != nil {
+		n.cfg.Logger.Info("peer connected", "layer", 2, "peer", c.nodeName(id))
+	}
+}
+
+// PeerDown implements peer.Handler.
+func (n *Node) PeerDown(id uint64) {
+	if c := n.core.Load(); c != nil {
+		n.cfg.Logger.Warn("peer lost", "layer", 2, "peer", c.nodeName(id))
+		c.depths.set(id, nil)
+		c.store.PeerDown(id)
+	}
+}

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/web"
+)
+
+var _ web.Backend = (*Node)(nil)
+
+// The operations every face renders. Each says "not formed" until the node is
+// a member.
+
+// on runs an operation of the core.
+func on[R any](n *Node, fn func(*core) (R, error)) (R, error) {
+	c, err := n.member()
+	if err != nil {
+		var zero R
+		return zero, err
+	}
+	return fn(c)
+}
+
+// Submit declares tasks; see the core's method of the same name, as for all below.
+func (n *Node) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]api.SubmitVerdict, error) {
+	return on(n, func(c *core) ([]api.SubmitVerdict, error) { return c.Submit(ctx, specs, by) })
+}
+
+// Task reads one task, after waiting up to wait for it to end.
+func (n *Node) Task(ctx context.Context, id string, wait time.Duration) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Task(ctx, id, wait) })
+}
+
+// Tasks lists tasks.
+func (n *Node) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error) {
+	return on(n, func(c *core) (api.TaskPage, error) { return c.Tasks(ctx, f) })
+}
+
+// Why says where a task stands and what it waits for.
+func (n *Node) Why(ctx context.Context, id string) (api.Why, error) {
+	return on(n, func(c *core) (api.Why, error) { return c.Why(ctx, id) })
+}
+
+// Cancel ends a task that has not ended.
+func (n *Node) Cancel(ctx context.Context, id, by, reason string) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Cancel(ctx, id, by, reason) })
+}
+
+// Retry makes an ended, not completed task ready again.
+func (n *Node) Retry(ctx context.Context, id, by string) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Retry(ctx, id, by) })
+}
+
+// Lease hands an agent work.
+func (n *Node) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, error) {
+	return on(n, func(c *core) (api.Leases, error) { return c.Lease(ctx, req) })
+}
+
+// Start marks a held task running.
+func (n *Node) Start(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
+	return on(n, func(c *core) (api.Renewal, error) { return c.Start(ctx, id, cl) })
+}
+
+// Renew prolongs a lease.
+func (n *Node) Renew(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
+	return on(n, func(c *core) (api.Renewal, error) { return c.Renew(ctx, id, cl) })
+}
+
+// Progress keeps what the holder reports.
+func (n *Node) Progress(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
+	return on(n, func(c *core) (api.Renewal, error) { return c.Progress(ctx, id, cl) })
+}
+
+// Settle ends held tasks.
+func (n *Node) Settle(ctx context.Context, agentID string, list []api.Settlement) ([]api.SettleVerdict, error) {
+	return on(n, func(c *core) ([]api.SettleVerdict, error) { return c.Settle(ctx, agentID, list) })
+}
+
+// Register enters an agent's manifest.
+func (n *Node) Register(ctx context.Context, m api.Manifest) (api.Agent, error) {
+	return on(n, func(c *core) (api.Agent, error) { return c.Register(ctx, m) })
+}
+
+// Heartbeat takes what an agent says of itself.
+func (n *Node) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.HeartbeatAck, error) {
+	return on(n, func(c *core) (api.HeartbeatAck, error) { return c.Heartbeat(ctx, id, h) })
+}
+
+// Agent reads one agent.
+func (n *Node) Agent(ctx context.Context, id string) (api.Agent, error) {
+	return on(n, func(c *core) (api.Agent, error) { return c.Agent(ctx, id) })
+}
+
+// Agents lists agents.
+func (n *Node) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, error) {
+	return on(n, func(c *core) (api.AgentPage, error) { return c.Agents(ctx, f) })
+}
+
+// Deregister removes an agent.
+func (n *Node) Deregister(ctx context.Context, id string) error {
+	c, err := n.member()
+	if err != nil {
+		return err
+	}
+	return c.Deregister(ctx, id)
+}
+
+// Session keeps an agent connected until ctx or the connection ends.
+func (n *Node) Session(ctx context.Context, agentID string, held []api.Held, send func(api.SessionEvent) error) error {
+	c, err := n.member()
+	if err != nil {
+		return err
+	}
+	return c.Session(ctx, agentID, held, send)
+}
+
+// Audit lists records of this node's ledger.
+func (n *Node) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error) {
+	return on(n, func(c *core) (api.RecordPage, error) { return c.Audit(ctx, f) })
+}
+
+// ExportAudit streams records with their canonical bytes.
+func (n *Node) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error {
+	c, err := n.member()
+	if err != nil {
+		return err
+	}
+	return c.ExportAudit(ctx, f, fn)
+}
+
+// LedgerHeads is where this node's chains end.
+func (n *Node) LedgerHeads(ctx context.Context) ([]api.LedgerHead, error) {
+	return on(n, func(c *core) ([]api.LedgerHead, error) { return c.LedgerHeads(ctx) })
+}
+
+// VerifyLedger re-reads this node's chains.
+func (n *Node) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
+	return on(n, func(c *core) (api.LedgerVerification, error) { return c.VerifyLedger(ctx) })
+}
+
+// Cluster is the whole picture; while forming, what is waited for.
+func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
+	if c := n.core.Load(); c != nil {
+		return c.Cluster(ctx)
+	}
+	c := api.Cluster{Cluster: n.id.Cluster, NodeID: n.id.NodeID, Phase: "forming", Waiting: n.former.Waiting(), Version: Version(),
+		Nodes: []api.NodeStatus{}, Shards: []api.ShardStatus{}, Queue: []api.QueueStatus{}, Tasks: map[string]int{}, Agents: map[string]int{}}
+	for _, m := range n.gossip.Members() {
+		c.Nodes = append(c.Nodes, api.NodeStatus{NodeID: m.NodeID, APIAddr: m.Meta.APIAddr, PeerAddr: m.Meta.PeerAddr, GossipAddr: m.Addr, State: "alive", Version: m.Meta.Version})
+	}
+	return c, nil
+}
+
+// Doctor walks the layers.
+func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
+	if c := n.core.Load(); c != nil {
+		return c.Doctor(ctx)
+	}
+	_, err := n.member()
+	e := asAPIError(err)
+	return api.Doctor{NodeID: n.id.NodeID, Checks: []api.DoctorCheck{{Layer: e.Layer, Name: "forming", Status: "fail", Detail: e.Detail, Hint: e.Hint}}}, nil
+}
+
+// Ready is nil when the node serves.
+func (n *Node) Ready() error {
+	c, err := n.member()
+	if err != nil {
+		return err
+	}
+	return c.Ready()
+}
+
+// Metrics serves the Prometheus text format.
+func (n *Node) Metrics() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := n.member()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		c.Metrics().ServeHTTP(w, r)
+	})
+}

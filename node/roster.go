@@ -1,0 +1,312 @@
+package node
+
+import (
+	"context"
+	"sync"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+)
+
+// roster is what a node heard of agents. On every node it collects who was
+// seen, for the control shard's leader; on that leader it is the cluster's
+// view of who is alive, which the replicated state follows. All of it is
+// volatile.
+type roster struct {
+	now func() int64
+	mu  struct {
+		sync.Mutex
+		fresh map[string]struct{}   // seen here since the last flush
+		of    map[string]*agentView // the leader's view
+		score map[string]*tally     // attempts settled through this node
+	}
+}
+
+type agentView struct {
+	lastMillis int64
+	load       float64
+	current    int
+	node       string
+}
+
+// tally counts an agent's attempts.
+type tally struct{ completed, failed uint64 }
+
+// sighting is news of one agent.
+type sighting struct {
+	Agent   string   `json:"agent"`
+	Load    *float64 `json:"load,omitempty"`
+	Current int      `json:"current,omitempty"`
+	State   string   `json:"state,omitempty"`
+	Node    string   `json:"node"`
+}
+
+type goneRequest struct {
+	Agent       string `json:"agent"`
+	EndedMillis int64  `json:"ended_ms"`
+}
+
+func newRoster(now func() int64) *roster {
+	r := &roster{now: now}
+	r.mu.fresh = map[string]struct{}{}
+	r.mu.of = map[string]*agentView{}
+	r.mu.score = map[string]*tally{}
+	return r
+}
+
+// seen notes that an agent called this node.
+func (r *roster) seen(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.fresh[id] = struct{}{}
+}
+
+// settled counts an attempt's end.
+func (r *roster) settled(id string, completed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.mu.score[id]
+	if t == nil {
+		t = &tally{}
+		r.mu.score[id] = t
+	}
+	if completed {
+		t.completed++
+	} else {
+		t.failed++
+	}
+}
+
+// success is the smoothed share of completed attempts: two made-up attempts,
+// one of each kind, stand for ignorance (Laplace's rule of succession).
+func (r *roster) success(id string) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.mu.score[id]; t != nil {
+		return float64(t.completed+1) / float64(t.completed+t.failed+2)
+	}
+	return 0.5
+}
+
+func (r *roster) takeFresh(nodeID string) []sighting {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []sighting
+	for id := range r.mu.fresh {
+		out = append(out, sighting{Agent: id, Node: nodeID})
+	}
+	clear(r.mu.fresh)
+	return out
+}
+
+// merge takes sightings into the leader's view.
+func (r *roster) merge(list []sighting) {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range list {
+		v := r.mu.of[s.Agent]
+		if v == nil {
+			v = &agentView{}
+			r.mu.of[s.Agent] = v
+		}
+		v.lastMillis, v.node = now, s.Node
+		if s.Load != nil {
+			v.load, v.current = *s.Load, s.Current
+		}
+	}
+}
+
+// restart gives every agent a fresh start under a new leader.
+func (r *roster) restart(ids []string) {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.mu.of)
+	for _, id := range ids {
+		r.mu.of[id] = &agentView{lastMillis: now}
+	}
+}
+
+// last is when the leader heard of an agent.
+func (r *roster) last(id string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.mu.of[id]; v != nil {
+		return v.lastMillis
+	}
+	return 0
+}
+
+// describe lays the leader's view over an agent's replicated state.
+func (r *roster) describe(a *api.Agent) {
+	r.mu.Lock()
+	if v := r.mu.of[a.AgentID]; v != nil {
+		a.LastHeartbeat, a.Load, a.CurrentTasks, a.NodeID = timePtr(v.lastMillis), v.load, v.current, v.node
+	}
+	if t := r.mu.score[a.AgentID]; t != nil {
+		a.Completed, a.Failed = t.completed, t.failed
+	}
+	r.mu.Unlock()
+	a.Success = r.success(a.AgentID)
+}
+
+// flushSeen sends what was seen here to the control leader. Lost news is
+// repeated by the agent's next call.
+func (n *core) flushSeen() {
+	for _, id := range n.sessions.all() {
+		n.roster.seen(id)
+	}
+	list := n.roster.takeFresh(n.id.NodeID)
+	if len(list) == 0 {
+		return
+	}
+	n.background(func() {
+		_, err := onLeader(n.ctx, n, controlShard, methodSeen, list, n.seenHere)
+		if err != nil && !n.closing() {
+			n.cfg.Logger.Debug("sightings not delivered", "layer", 3, "error", err)
+		}
+	})
+}
+
+// seenHere merges sightings on the control leader and corrects the replicated
+// state of agents that came back or changed it.
+func (n *core) seenHere(ctx context.Context, list []sighting) (struct{}, error) {
+	n.roster.merge(list)
+	var cmds []ledger.Command
+	n.control.view(func(c *ledger.Control) {
+		for _, s := range list {
+			a, ok := c.Agent(s.Agent)
+			if !ok {
+				continue
+			}
+			want := a.State
+			switch {
+			case s.State == api.AgentDraining:
+				want = ledger.AgentDraining
+			case s.State == api.AgentHealthy, a.State == ledger.AgentUnresponsive, a.State == ledger.AgentOffline:
+				want = ledger.AgentHealthy
+			}
+			if want != a.State {
+				cmds = append(cmds, &ledger.AgentState{ID: s.Agent, State: want, Reason: "heard of at " + s.Node})
+			}
+		}
+	})
+	if len(cmds) > 0 {
+		for _, a := range n.doHere(ctx, controlShard, cmds) {
+			if a.err != nil {
+				return struct{}{}, a.err
+			}
+		}
+	}
+	return struct{}{}, nil
+}
+
+// goneHere takes the end of an agent's connection on the control leader,
+// unless the agent was heard of since.
+func (n *core) goneHere(ctx context.Context, q goneRequest) (struct{}, error) {
+	if n.roster.last(q.Agent) > q.EndedMillis {
+		return struct{}{}, nil
+	}
+	a := n.doHere(ctx, controlShard, []ledger.Command{&ledger.AgentState{ID: q.Agent, State: ledger.AgentOffline, Reason: "connection lost"}})[0]
+	return struct{}{}, a.err
+}
+
+// watchAgents is the control leader's look at who has been silent for too
+// long; the caller repeats it.
+func (n *core) watchAgents() {
+	limit := n.nowMillis() - missedBeats*n.cfg.AgentInterval.Milliseconds()
+	var cmds []ledger.Command
+	n.control.view(func(c *ledger.Control) {
+		for _, a := range c.Agents() {
+			if a.State != ledger.AgentHealthy && a.State != ledger.AgentDraining {
+				continue
+			}
+			if last := n.roster.last(a.ID); last <= limit {
+				cmds = append(cmds, &ledger.AgentState{ID: a.ID, State: ledger.AgentUnresponsive, Reason: "silent for three heartbeats"})
+			}
+		}
+	})
+	if len(cmds) > 0 {
+		n.doHere(n.ctx, controlShard, cmds)
+	}
+}
+
+// sessions are the agents connected to this node.
+type sessions struct {
+	mu struct {
+		sync.Mutex
+		of map[string]*session
+	}
+}
+
+type session struct {
+	events chan api.SessionEvent
+	fenced chan struct{} // closed when the agent connected again
+}
+
+// sessionQueue bounds the revocations waiting for a slow reader; one that is
+// lost is learnt at the next renewal.
+const sessionQueue = 256
+
+func newSessions() *sessions {
+	s := &sessions{}
+	s.mu.of = map[string]*session{}
+	return s
+}
+
+func (s *sessions) open(id string) *session {
+	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.mu.of[id]; old != nil {
+		close(old.fenced)
+	}
+	s.mu.of[id] = x
+	return x
+}
+
+// close ends a session; false when a newer one had taken its place.
+func (s *sessions) close(id string, x *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.of[id] != x {
+		return false
+	}
+	delete(s.mu.of, id)
+	return true
+}
+
+func (s *sessions) connected(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.of[id] != nil
+}
+
+func (s *sessions) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]string, 0, len(s.mu.of))
+	for id := range s.mu.of {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// tell passes revocations to the connected holders.
+func (s *sessions) tell(gone []revoked) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range gone {
+		if x := s.mu.of[g.agent]; x != nil {
+			x.revoke(api.SessionEvent{Type: "revoked", TaskID: g.id.String(), Epoch: g.epoch, Reason: g.reason})
+		}
+	}
+}
+
+func (x *session) revoke(e api.SessionEvent) {
+	select {
+	case x.events <- e:
+	default:
+	}
+}

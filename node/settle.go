@@ -1,0 +1,275 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+)
+
+// Limits of what an agent reports.
+const (
+	MaxSettle        = 1024
+	MaxProgressBytes = 4 << 10
+	MaxErrorBytes    = 4 << 10 // a longer error is cut, keeping its end
+)
+
+// renewRequest is start, renew or progress on its way to the desk.
+type renewRequest struct {
+	ID       ledger.TaskID `json:"id"`
+	Agent    string        `json:"agent"`
+	Node     uint64        `json:"node"`
+	Epoch    uint64        `json:"epoch"`
+	Start    bool          `json:"start,omitempty"`
+	Progress []byte        `json:"progress,omitempty"`
+	Verb     string        `json:"verb"`
+}
+
+// Start marks a held task running and renews its lease.
+func (n *core) Start(ctx context.Context, id string, c api.Claim) (api.Renewal, error) {
+	return n.renewAs(ctx, "start", id, c)
+}
+
+// Renew prolongs a lease.
+func (n *core) Renew(ctx context.Context, id string, c api.Claim) (api.Renewal, error) {
+	return n.renewAs(ctx, "renew", id, c)
+}
+
+// Progress keeps what the holder reports and renews its lease.
+func (n *core) Progress(ctx context.Context, id string, c api.Claim) (api.Renewal, error) {
+	if len(c.Progress) > MaxProgressBytes {
+		return api.Renewal{}, api.Errorf(413, 2, "payload_too_large", api.RetryNo, "progress has %d bytes, at most %d", len(c.Progress), MaxProgressBytes)
+	}
+	if c.Progress == nil {
+		c.Progress = json.RawMessage("null")
+	}
+	return n.renewAs(ctx, "progress", id, c)
+}
+
+func (n *core) renewAs(ctx context.Context, verb, id string, c api.Claim) (api.Renewal, error) {
+	tid, err := n.claimed(id, c.AgentID, c.Epoch)
+	if err != nil {
+		return api.Renewal{}, err
+	}
+	n.roster.seen(c.AgentID)
+	q := renewRequest{ID: tid, Agent: c.AgentID, Node: n.id.RaftID, Epoch: c.Epoch, Start: verb == "start", Progress: c.Progress, Verb: verb}
+	r, err := onLeader(ctx, n, tid.Shard(), methodRenew, q, n.renewHere)
+	if err != nil {
+		if asAPIError(err).Code == "stale_lease" {
+			n.holds.drop(tid, c.Epoch)
+		}
+		return r, err
+	}
+	n.holds.add(tid, c.AgentID, c.Epoch)
+	return r, nil
+}
+
+// claimed checks the parts of a claim.
+func (n *core) claimed(id, agent string, epoch uint64) (ledger.TaskID, error) {
+	tid, err := n.taskID(id)
+	switch {
+	case err != nil:
+		return tid, err
+	case agent == "":
+		return tid, api.Errorf(422, 3, "agent_id_missing", api.RetryNo, "a claim names the agent_id that holds the task")
+	case epoch == 0:
+		return tid, api.Errorf(422, 5, "epoch_missing", api.RetryNo, "a claim carries the epoch that the lease answered")
+	}
+	return tid, nil
+}
+
+// renewHere is the leader's side of start, renew and progress.
+func (n *core) renewHere(ctx context.Context, q renewRequest) (api.Renewal, error) {
+	d := n.desks[q.ID.Shard()]
+	h, v := d.renew(q.ID, q.Agent, q.Node, q.Epoch, q.Start, q.Progress, n.nowMillis())
+	r := api.Renewal{TaskID: q.ID.String(), Epoch: q.Epoch}
+	switch v {
+	case claimHolds:
+		r.State, r.ExpiresAt = ledger.StateAssigned.String(), timeOf(h.expires)
+		if h.started {
+			r.State = ledger.StateRunning.String()
+		}
+		return r, nil
+	case claimNoDesk:
+		return r, errNotLeader
+	}
+	t, err := n.taskHere(ctx, q.ID) // no such task, or what it has become
+	if err != nil {
+		return r, err
+	}
+	n.refused(q.ID.Shard(), q.ID, q.Agent, q.Epoch, q.Verb)
+	e := errStale(q.ID, q.Epoch)
+	e.State = t.State
+	return r, e
+}
+
+// Settle ends held tasks. Each settlement gets its own verdict, in order;
+// completion is fsynced on a quorum before it is answered. A verdict that is
+// repeated after its answer was lost is answered again.
+func (n *core) Settle(ctx context.Context, agentID string, list []api.Settlement) ([]api.SettleVerdict, error) {
+	if len(list) > MaxSettle {
+		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d settlements in one call, at most %d", len(list), MaxSettle)
+	}
+	verdicts := make([]api.SettleVerdict, len(list))
+	cmds := make([]ledger.Command, len(list))
+	ids := make([]ledger.TaskID, len(list))
+	byShard := map[uint32][]int{}
+	for i := range list {
+		s := &list[i]
+		if s.AgentID == "" {
+			s.AgentID = agentID
+		}
+		verdicts[i].TaskID = s.TaskID
+		id, c, err := n.settleCommand(s)
+		if err != nil {
+			verdicts[i].Error = asAPIError(err)
+			continue
+		}
+		ids[i], cmds[i] = id, c
+		byShard[id.Shard()] = append(byShard[id.Shard()], i)
+	}
+	var wait sync.WaitGroup
+	for shard, idx := range byShard {
+		work := func() {
+			batch := make([]ledger.Command, len(idx))
+			for k, i := range idx {
+				batch[k] = cmds[i]
+			}
+			for k, a := range n.do(ctx, shard, batch) {
+				i := idx[k]
+				n.settleVerdict(&verdicts[i], &list[i], ids[i], a)
+			}
+		}
+		if len(byShard) == 1 {
+			work()
+		} else {
+			wait.Go(work)
+		}
+	}
+	wait.Wait()
+	n.roster.seen(agentID)
+	return verdicts, nil
+}
+
+func (n *core) settleCommand(s *api.Settlement) (ledger.TaskID, ledger.Command, error) {
+	id, err := n.claimed(s.TaskID, s.AgentID, s.Epoch)
+	if err != nil {
+		return id, nil, err
+	}
+	if e := n.checkJSON("result", s.Result); e != nil {
+		return id, nil, e
+	}
+	switch s.Verdict {
+	case "complete":
+		return id, &ledger.Complete{ID: id, Agent: s.AgentID, Epoch: s.Epoch, Result: s.Result, Node: n.id.NodeID}, nil
+	case "fail":
+		return id, &ledger.Fail{ID: id, Agent: s.AgentID, Epoch: s.Epoch, Result: s.Result, Error: tail(s.Error, MaxErrorBytes), Retryable: !s.NoRetry, Node: n.id.NodeID}, nil
+	}
+	return id, nil, api.Errorf(422, 5, "unknown_verdict", api.RetryNo, "verdict %q: want complete or fail", s.Verdict)
+}
+
+// tail keeps the end of s, at most limit bytes of whole characters.
+func tail(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	s = s[len(s)-limit:]
+	for len(s) > 0 && !utf8.RuneStart(s[0]) {
+		s = s[1:]
+	}
+	return s
+}
+
+func (n *core) settleVerdict(v *api.SettleVerdict, s *api.Settlement, id ledger.TaskID, a answer) {
+	if a.err != nil {
+		v.Error = asAPIError(a.err)
+		if v.Error.Code == "stale_lease" {
+			n.holds.drop(id, s.Epoch)
+		}
+		return
+	}
+	n.holds.drop(id, s.Epoch)
+	v.State, v.Replayed = a.outcome.State.String(), a.outcome.Replayed
+	if a.outcome.Code != ledger.OK {
+		v.Error = outcomeError(a.outcome, id)
+		if a.outcome.Code == ledger.StaleLease {
+			v.Error = errStale(id, s.Epoch)
+		}
+		return
+	}
+	if !v.Replayed {
+		n.metrics.settled.WithLabelValues(s.Verdict).Inc()
+		n.roster.settled(s.AgentID, s.Verdict == "complete")
+	}
+}
+
+// Why says where a task stands and what it waits for.
+func (n *core) Why(ctx context.Context, id string) (api.Why, error) {
+	tid, err := n.taskID(id)
+	if err != nil {
+		return api.Why{}, err
+	}
+	return onLeader(ctx, n, tid.Shard(), methodWhy, tid, n.whyHere)
+}
+
+func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
+	t, err := n.taskHere(ctx, id)
+	if err != nil {
+		return api.Why{}, err
+	}
+	w := api.Why{TaskID: t.TaskID, State: t.State}
+	capability := t.Action + ":" + t.Target
+	switch t.State {
+	case "submitted":
+		w.Summary = "waits until " + t.NotBefore.Format(time.RFC3339)
+		if t.Attempts > 0 {
+			w.Summary += fmt.Sprintf(" (backoff after attempt %d: %s)", t.Attempts, t.LastError)
+		}
+	case "ready":
+		w.Summary, w.Details = n.whyWaiting(capability)
+	case "assigned", "running":
+		w.Summary = fmt.Sprintf("given to %s, epoch %d, lease until %s", t.AgentID, t.Epoch, t.LeaseExpires.Format(time.RFC3339))
+		w.Details = append(w.Details, fmt.Sprintf("%s: measured success %.2f", t.AgentID, n.roster.success(t.AgentID)))
+	default:
+		w.Summary = "ended: " + t.State
+		if t.LastError != "" {
+			w.Summary += ": " + t.LastError
+		}
+	}
+	return w, nil
+}
+
+// whyWaiting explains a ready task that nobody has taken.
+func (n *core) whyWaiting(capability string) (string, []string) {
+	action, target, _ := api.SplitCapability(capability)
+	var able, well int
+	var details []string
+	n.control.view(func(c *ledger.Control) {
+		for _, a := range c.Agents() {
+			if !canDo(a.Capabilities, action, target) {
+				continue
+			}
+			able++
+			if a.State == ledger.AgentHealthy {
+				well++
+			} else {
+				details = append(details, fmt.Sprintf("%s could, but is %s: %s", a.ID, a.State, a.Reason))
+			}
+		}
+	})
+	if well == 0 {
+		return fmt.Sprintf("waits: no worker can do %s (%d could, none is healthy)", capability, able), details
+	}
+	ahead := 0
+	for _, d := range n.sched.Depths() {
+		if d.Capability == capability {
+			ahead = d.Queued
+		}
+	}
+	return fmt.Sprintf("waits: among %d of its class, for one of %d healthy workers", max(ahead, 1), well), details
+}

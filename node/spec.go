@@ -1,0 +1,147 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+)
+
+// Limits of a task's fields.
+const (
+	MaxNameBytes        = 256  // action, target, fleet, session
+	MaxKeyBytes         = 512  // idempotency key
+	MaxDescriptionBytes = 8192 // description
+	maxRetries          = 1000
+	minLease            = 100 * time.Millisecond
+	maxLease            = 24 * time.Hour
+	maxDelay            = 365 * 24 * time.Hour
+)
+
+// parseSpec checks a submitted task and makes it the ledger's.
+func (n *core) parseSpec(s *api.TaskSpec, now int64) (*ledger.Spec, *api.Error) {
+	spec := &ledger.Spec{Fleet: s.FleetID, Action: s.Action, Target: s.Target, Description: s.Description,
+		Input: s.Input, Context: s.Context, Key: s.IdempotencyKey, Reversible: s.Reversible, Rollback: s.Rollback,
+		Verify: s.Verify, Approval: s.Approval, Compliance: s.Compliance, Session: s.SessionID}
+	if spec.Fleet == "" {
+		spec.Fleet = "default"
+	}
+	for _, f := range []struct {
+		name, value string
+		limit       int
+		required    bool
+	}{{"action", s.Action, MaxNameBytes, true}, {"target", s.Target, MaxNameBytes, true}, {"fleet_id", spec.Fleet, MaxNameBytes, true},
+		{"session_id", s.SessionID, MaxNameBytes, false}, {"idempotency_key", s.IdempotencyKey, MaxKeyBytes, false},
+		{"description", s.Description, MaxDescriptionBytes, false}} {
+		if f.required && f.value == "" {
+			return nil, errInvalid(f.name + " is missing")
+		}
+		if len(f.value) > f.limit {
+			return nil, errInvalid(fmt.Sprintf("%s has %d bytes, at most %d", f.name, len(f.value), f.limit))
+		}
+	}
+	if strings.ContainsAny(s.Action, ":* \t\n") {
+		return nil, errInvalid(fmt.Sprintf("action %q: no colon, star or space", s.Action))
+	}
+	if strings.ContainsAny(s.Target, "*\t\n") {
+		return nil, errInvalid(fmt.Sprintf("target %q: no star, tab or line break", s.Target))
+	}
+	for _, f := range []struct {
+		name string
+		b    []byte
+	}{{"input", s.Input}, {"context", s.Context}, {"rollback", s.Rollback}, {"verify", s.Verify}, {"approval", s.Approval}, {"compliance", s.Compliance}} {
+		if err := n.checkJSON(f.name, f.b); err != nil {
+			return nil, err
+		}
+	}
+	return spec, parseRest(s, spec, now)
+}
+
+// parseRest is the second half of parseSpec: words, times and references.
+func parseRest(s *api.TaskSpec, spec *ledger.Spec, now int64) *api.Error {
+	var err error
+	spec.Priority, spec.Guarantee = ledger.PriorityNormal, ledger.AtLeastOnce
+	if s.Priority != "" {
+		if spec.Priority, err = ledger.ParsePriority(s.Priority); err != nil {
+			return errInvalid(fmt.Sprintf("priority %q: want low, normal, high or critical", s.Priority))
+		}
+	}
+	if s.Guarantee != "" {
+		if spec.Guarantee, err = ledger.ParseGuarantee(s.Guarantee); err != nil {
+			return errInvalid(fmt.Sprintf("guarantee %q: want best_effort, at_least_once or exactly_once", s.Guarantee))
+		}
+	}
+	if spec.Guarantee == ledger.ExactlyOnce {
+		return notYet("guarantee exactly_once", "submit with guarantee at_least_once and an idempotency key the target honours")
+	}
+	if len(s.After) > 0 {
+		return notYet("after (dependencies)", "submit the dependent task when the first has completed")
+	}
+	if s.ParentTaskID != "" {
+		if spec.Parent, err = ledger.ParseTaskID(s.ParentTaskID); err != nil {
+			return errInvalid(fmt.Sprintf("parent_task_id %q is not a task ID", s.ParentTaskID))
+		}
+	}
+	spec.LeaseMillis = 60_000
+	if s.LeaseSeconds != 0 {
+		if s.LeaseSeconds < minLease.Seconds() || s.LeaseSeconds > maxLease.Seconds() {
+			return errInvalid(fmt.Sprintf("lease_seconds %g is not within %g to %g", s.LeaseSeconds, minLease.Seconds(), maxLease.Seconds()))
+		}
+		spec.LeaseMillis = int64(s.LeaseSeconds * 1000)
+	}
+	if s.Deadline != nil {
+		if spec.DeadlineMillis = s.Deadline.UnixMilli(); spec.DeadlineMillis <= now {
+			return errInvalid(fmt.Sprintf("deadline %s has passed", s.Deadline.Format(time.RFC3339)))
+		}
+	}
+	if s.NotBefore != nil {
+		spec.NotBeforeMillis = max(s.NotBefore.UnixMilli(), 0)
+		if spec.NotBeforeMillis > now+maxDelay.Milliseconds() {
+			return errInvalid("not_before is more than a year ahead")
+		}
+		if spec.DeadlineMillis != 0 && spec.NotBeforeMillis >= spec.DeadlineMillis {
+			return errInvalid("not_before is not before the deadline")
+		}
+	}
+	return parseRetry(s.RetryPolicy, spec)
+}
+
+func parseRetry(p *api.RetryPolicy, spec *ledger.Spec) *api.Error {
+	spec.Retry = ledger.RetryPolicy{MaxRetries: 3, Backoff: ledger.BackoffExponential, InitialDelayMillis: 1000, MaxDelayMillis: 60_000}
+	if p == nil {
+		return nil
+	}
+	if p.MaxRetries != nil {
+		if *p.MaxRetries < 0 || *p.MaxRetries > maxRetries {
+			return errInvalid(fmt.Sprintf("max_retries %d is not within 0 to %d", *p.MaxRetries, maxRetries))
+		}
+		spec.Retry.MaxRetries = uint32(*p.MaxRetries)
+	}
+	if p.Backoff != "" {
+		var err error
+		if spec.Retry.Backoff, err = ledger.ParseBackoff(p.Backoff); err != nil {
+			return errInvalid(fmt.Sprintf("backoff %q: want exponential, linear or fixed", p.Backoff))
+		}
+	}
+	for _, d := range []struct {
+		name string
+		in   float64
+		out  *int64
+	}{{"initial_delay_seconds", p.InitialDelaySeconds, &spec.Retry.InitialDelayMillis}, {"max_delay_seconds", p.MaxDelaySeconds, &spec.Retry.MaxDelayMillis}} {
+		if d.in < 0 || d.in > maxDelay.Seconds() {
+			return errInvalid(fmt.Sprintf("%s %g is not within 0 and a year", d.name, d.in))
+		}
+		if d.in > 0 {
+			*d.out = int64(d.in * 1000)
+		}
+	}
+	spec.Retry.MaxDelayMillis = max(spec.Retry.MaxDelayMillis, spec.Retry.InitialDelayMillis)
+	return nil
+}
+
+// notYet answers what a later version of the node will do.
+func notYet(what, hint string) *api.Error {
+	return api.Errorf(501, 7, "not_yet_supported", api.RetryNo, "%s is not supported by this version", what).WithHint("%s", hint)
+}
