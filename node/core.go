@@ -256,7 +256,7 @@ func (n *core) announce() {
 
 // enter has this node's present addresses in the control shard.
 func (n *core) enter(api, gossip, version string) {
-	up := &ledger.NodeUp{RaftID: n.id.RaftID, NodeID: n.id.NodeID, PeerAddr: n.peers.Addr(), APIAddr: api, GossipAddr: gossip, Version: version}
+	up := &ledger.NodeUp{RaftID: n.id.RaftID, NodeID: n.id.NodeID, PeerAddr: n.peers.Addr().String(), APIAddr: api, GossipAddr: gossip, Version: version}
 	n.background(func() {
 		for n.ctx.Err() == nil {
 			a := n.do(n.ctx, controlShard, []ledger.Command{up})[0]
@@ -399,7 +399,7 @@ func (n *core) balanceLoop() {
 		}
 		for _, s := range n.store.Status() {
 			to := n.id.Voters[int(s.Shard)%len(n.id.Voters)].RaftID
-			if s.Leader != n.id.RaftID || to == n.id.RaftID || n.draining.Load() || !n.peers.Up(to) || !s.CaughtUp(to) {
+			if s.Leader != n.id.RaftID || to == n.id.RaftID || n.draining.Load() || !n.peers.Up(to) || !caughtUp(&s, to) {
 				continue
 			}
 			if err := n.store.TransferLeader(s.Shard, to); err != nil {
@@ -408,6 +408,20 @@ func (n *core) balanceLoop() {
 		}
 	}
 }
+
+// caughtUp says that a follower has (nearly) the leader's whole log.
+func caughtUp(s *raftstore.ShardStatus, id uint64) bool {
+	for _, f := range s.Followers {
+		if f.RaftID == id {
+			return f.Active && !f.Snapshot && f.Match+caughtUpLag >= s.LastIndex
+		}
+	}
+	return false
+}
+
+// caughtUpLag is how many entries a follower may lack and still be well: what
+// is in flight under load.
+const caughtUpLag = 64
 
 // handOver gives every led shard to a follower that is up, and waits shortly
 // for it to have happened.

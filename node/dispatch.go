@@ -159,6 +159,24 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 	}
 }
 
+// roomFor waits until an agent at its limit has settled a task; false when ctx
+// ended first.
+func (n *core) roomFor(ctx context.Context, agent string, limit int) bool {
+	for {
+		ch := n.holds.letGo()
+		if n.holds.count(agent) < limit {
+			return true
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return false
+		case <-n.ctx.Done():
+			return false
+		}
+	}
+}
+
 // take leases without waiting: from here, or from the peer with older work.
 func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, room int) []grant {
 	s.mu.Lock()

@@ -14,6 +14,7 @@ type holds struct {
 		sync.Mutex
 		byTask  map[ledger.TaskID]hold
 		byAgent map[string]int
+		freed   chan struct{} // closed when a task was let go; nil when nobody waits
 	}
 }
 
@@ -44,7 +45,22 @@ func (h *holds) add(id ledger.TaskID, agent string, epoch uint64) {
 	h.mu.byAgent[agent]++
 }
 
+// letGo is closed when the next held task is let go.
+func (h *holds) letGo() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.freed == nil {
+		h.mu.freed = make(chan struct{})
+	}
+	return h.mu.freed
+}
+
+// less counts one task less for an agent. Call with the lock held.
 func (h *holds) less(agent string) {
+	if h.mu.freed != nil {
+		close(h.mu.freed)
+		h.mu.freed = nil
+	}
 	if h.mu.byAgent[agent]--; h.mu.byAgent[agent] <= 0 {
 		delete(h.mu.byAgent, agent)
 	}
@@ -66,10 +82,10 @@ func (h *holds) dropAgent(agent string) {
 	defer h.mu.Unlock()
 	for id, x := range h.mu.byTask {
 		if x.agent == agent {
+			h.less(agent)
 			delete(h.mu.byTask, id)
 		}
 	}
-	delete(h.mu.byAgent, agent)
 }
 
 // count is how many tasks an agent holds through this node.

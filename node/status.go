@@ -70,14 +70,14 @@ func (n *core) shardStatus(shard uint32) api.ShardStatus {
 		}
 		h := n.head(shard)
 		out.Leader, out.Term, out.Commit, out.Applied = n.nodeName(st.Leader), st.Term, st.Commit, st.Applied
-		out.Checkpoint, out.JournalBytes = st.Checkpoint, st.JournalBytes
+		out.Checkpoint, out.JournalBytes = st.CheckpointIndex, st.JournalBytes
 		if st.LastIndex >= st.FirstIndex {
 			out.LogEntries = st.LastIndex - st.FirstIndex + 1
 		}
 		out.LedgerSize, out.LedgerHead = h.Seq, hex.EncodeToString(h.Hash[:])
 		for _, v := range st.Voters {
 			out.Voters = append(out.Voters, n.nodeName(v))
-			if st.Leader == n.id.RaftID && v != n.id.RaftID && (!n.peers.Up(v) || !st.CaughtUp(v)) {
+			if st.Leader == n.id.RaftID && v != n.id.RaftID && (!n.peers.Up(v) || !caughtUp(&st, v)) {
 				out.Lagging = append(out.Lagging, n.nodeName(v))
 			}
 		}

@@ -30,7 +30,7 @@ func (w *wheel) arm(slot uint32, dueMillis int64) {
 		w.links = append(w.links, wheelLink{})
 	}
 	// A due time in a tick already passed is put into the next one looked at.
-	tick := max(dueMillis/wheelTickMillis, w.at+1)
+	tick := max((dueMillis+wheelTickMillis-1)/wheelTickMillis, w.at+1)
 	b := tick % wheelBuckets
 	l := &w.links[slot]
 	*l = wheelLink{next: w.heads[b], due: tick * wheelTickMillis}

@@ -1,0 +1,57 @@
+// Package node composes one Quorate peer: gossip finds the others, form makes
+// one cluster of them, raftstore replicates the ledger, sched matches ready
+// tasks to workers, and the operations on [Node] are what every face (HTTP,
+// command line, Go) is rendered from.
+//
+// # The way of a task
+//
+// Submit checks a task, gives it an ID that names its shard, and hands it to
+// do, the one door in. do takes it to the shard's leader, which proposes it;
+// ledger.Apply decides on every replica. On the leader the desk hears of the
+// ready task and pushes a handle to the scheduler. An agent's Lease call takes
+// handles, the desk turns them into leases with epochs, and the agent's node
+// reads the bodies from its own replica. Settle goes through do again: the
+// desk admits what still holds its lease, the ledger decides, and the answer
+// goes out when the entry is durable on a quorum.
+//
+// # Who holds what
+//
+//	replicated (ledger)    tasks, keys, attempts, ended epochs, agents, nodes, audit
+//	leader's memory (desk) open leases, their expiry, start and progress
+//	node's memory          which tasks its agents hold (holds), who is connected
+//	                       (sessions), what waits at the peers (depths)
+//
+// A desk dies with its leader. The next one asks every reachable node what its
+// agents hold before it gives anything away; what nobody reports is given
+// again, with a higher epoch, and the first holder's epoch is refused.
+//
+// # Invariants
+//
+//   - Nothing is acknowledged before its log entry is fsynced on a quorum,
+//     except best_effort submissions, which say so.
+//   - Epochs of a task increase strictly: term first, then the desk's counter.
+//   - Gossip and peers' depths are hints: every decision is checked by the
+//     desk or the ledger.
+//   - An operation between nodes is idempotent, or what it gave comes back by
+//     itself (an unconfirmed lease after confirmMillis).
+//
+// # Goroutines
+//
+//	name        owner        ends
+//	form        Node         cluster formed or joined, or Close
+//	serve       Node         Close shuts the HTTP server down
+//	deskLoop    core.start   core.stop; proposes what is due
+//	agentLoop   core.start   core.stop; reports sightings, finds the silent
+//	depthLoop   core.start   core.stop; tells peers what waits here
+//	balanceLoop core.start   core.stop; spreads leaders
+//	background  core         one job each, bounded by a timeout or core.stop
+//
+// The replicas' goroutines belong to raftstore, connections to peer, gossip's
+// to gossip.
+//
+// # Not here
+//
+// Choosing an order of events is the log's; deciding what a command does is
+// the ledger's; who gets a task is sched's. exactly_once, dependencies,
+// approval and TLS are not part of this version and are refused by name.
+package node
