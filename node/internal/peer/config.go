@@ -116,7 +116,9 @@ type Handler interface {
 	Raft(from uint64, shard uint32, msg []byte)
 	Notify(from uint64, kind uint8, body []byte)
 	// Request may block; ctx ends when the caller gives up, its deadline passes
-	// or the connection breaks.
+	// or the connection breaks. The caller gets the answer; or a *RemoteError as
+	// it was returned; or, for ErrOverloaded and ErrCallLost, the same; the error
+	// of an ended context is ErrCallLost there; any other is CodeInternal.
 	Request(ctx context.Context, from uint64, method uint8, body []byte) ([]byte, error)
 	// Snapshot reads a stream to its end. r returns io.EOF only after the whole
 	// was verified; the sender learns the error returned.
