@@ -114,15 +114,14 @@ func (c *conn) shut(why error) {
 	_ = c.nc.Close()
 }
 
-// write sends what is queued, all of it at a time.
+// write sends what is queued, a chunk at a time.
 func (c *conn) write() {
-	var batch []byte
+	var ch *chunk
 	for {
-		var ok bool
-		if batch, ok = c.out.take(batch); !ok {
+		if ch = c.out.take(ch); ch == nil {
 			return
 		}
-		n, err := c.nc.Write(batch)
+		n, err := c.nc.Write(ch.b[:ch.n])
 		c.sent.Add(uint64(n))
 		if err != nil {
 			c.shut(err)
