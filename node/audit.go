@@ -93,7 +93,7 @@ func (n *core) walkShard(ctx context.Context, shard uint32, fn func(*ledger.Reco
 	}
 	state := ledger.NewChain(shard)
 	err = j.Read(0, func(_, _ int64, b []byte) bool {
-		next, r, body, verr := ledger.VerifyChain(state, b)
+		next, r, body, verr := ledger.VerifyChain(shard, state, b)
 		if verr != nil {
 			bad = &api.BadRecord{Shard: shard, Seq: state.Seq + 1, Reason: verr.Error()}
 			return false
@@ -119,9 +119,10 @@ func selects(f *api.AuditFilter, r *api.Record) bool {
 
 func renderRecord(r *ledger.Record, body []byte, hash [32]byte) api.Record {
 	x := api.Record{Shard: r.Shard, Seq: r.Seq, Index: r.Index, Time: timeOf(r.TimeMillis), Verb: r.Verb, FleetID: r.Fleet,
-		Action: r.Action, Target: r.Target, AgentID: r.Agent, Actor: r.Actor, Epoch: r.Epoch, Attempt: int(r.Attempt),
+		AgentID: r.Agent, Actor: r.Actor, Epoch: r.Epoch, Attempt: int(r.Attempt),
 		Detail: r.Detail, StolenFrom: r.StolenFrom, Hash: hex.EncodeToString(hash[:]), Bytes: body}
 	if !r.Task.IsZero() {
+		x.Action, x.Target, _ = api.SplitCapability(r.Capability)
 		x.TaskID = r.Task.String()
 		x.Guarantee = r.Guarantee.String()
 	}
