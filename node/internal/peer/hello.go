@@ -77,8 +77,8 @@ func parseHello(b []byte) (hello, error) {
 		if len(b) == 0 || len(b) < 1+int(b[0]) || b[0] == 0 {
 			return h, errHello
 		}
-		*s = string(b[1 : 1+b[0]])
-		b = b[1+b[0]:]
+		n := 1 + int(b[0])
+		*s, b = string(b[1:n]), b[n:]
 	}
 	if len(b) > 0 || h.purpose < forPeer || h.purpose > forForm || h.raftID == 0 {
 		return h, errHello

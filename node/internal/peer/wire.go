@@ -267,5 +267,6 @@ func parseError(b []byte) *RemoteError {
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
 		return &RemoteError{Code: CodeInternal, Text: "unreadable error"}
 	}
-	return &RemoteError{Code: string(b[1 : 1+b[0]]), Text: string(b[1+b[0]:])}
+	n := 1 + int(b[0])
+	return &RemoteError{Code: string(b[1:n]), Text: string(b[n:])}
 }
