@@ -1,0 +1,151 @@
+package web
+
+import (
+	"encoding/json"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// openAPI describes the operations, from the table and the types' tags: json
+// names fields, doc describes them, enum lists their words.
+func openAPI(ops []operation) []byte {
+	schemas := map[string]any{}
+	problem := map[string]any{"description": "Problem (RFC 9457) with layer, code and retry",
+		"content": map[string]any{"application/problem+json": map[string]any{"schema": schemaOf(reflect.TypeFor[api.Error](), schemas)}}}
+	paths := map[string]map[string]any{}
+	for _, o := range ops {
+		op := map[string]any{"operationId": o.name, "summary": o.doc, "responses": map[string]any{"default": problem}}
+		if o.out != nil {
+			op["responses"].(map[string]any)["200"] = map[string]any{"description": "Done",
+				"content": map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeOf(o.out), schemas)}}}
+		}
+		if o.in != nil {
+			body := schemaOf(reflect.TypeOf(o.in), schemas)
+			if o.name == "submit" {
+				body = map[string]any{"oneOf": []any{body, map[string]any{"type": "array", "items": body}}}
+			}
+			op["requestBody"] = map[string]any{"content": map[string]any{"application/json": map[string]any{"schema": body}}}
+		}
+		var params []any
+		for _, m := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(o.path, -1) {
+			params = append(params, map[string]any{"name": m[1], "in": "path", "required": true, "schema": map[string]any{"type": "string"}})
+		}
+		for _, q := range o.query {
+			params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})
+		}
+		if params != nil {
+			op["parameters"] = params
+		}
+		if paths[o.path] == nil {
+			paths[o.path] = map[string]any{}
+		}
+		paths[o.path][strings.ToLower(o.method)] = op
+	}
+	b, err := json.MarshalIndent(map[string]any{
+		"openapi":    "3.1.0",
+		"info":       map[string]any{"title": "Quorate", "version": "1", "description": "Coordination for fleets of AI agents."},
+		"servers":    []any{map[string]any{"url": "http://127.0.0.1:7700"}},
+		"paths":      paths,
+		"components": map[string]any{"schemas": schemas},
+	}, "", " ")
+	if err != nil {
+		panic("web: openapi: " + err.Error()) // maps and strings only
+	}
+	return b
+}
+
+// schemaOf is a reference to t's schema, entered in all.
+func schemaOf(t reflect.Type, all map[string]any) any {
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		return map[string]any{"type": "string", "format": "date-time"}
+	case t == reflect.TypeFor[json.RawMessage]():
+		return map[string]any{"description": "Any JSON"}
+	case t == reflect.TypeFor[api.Capability]():
+		return map[string]any{"oneOf": []any{map[string]any{"type": "string", "description": "action:target"}, structRef(t, all)}}
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return schemaOf(t.Elem(), all)
+	case reflect.Struct:
+		return structRef(t, all)
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return map[string]any{"type": "string", "contentEncoding": "base64"}
+		}
+		return map[string]any{"type": "array", "items": schemaOf(t.Elem(), all)}
+	case reflect.Map:
+		return map[string]any{"type": "object", "additionalProperties": schemaOf(t.Elem(), all)}
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}
+	case reflect.Float64:
+		return map[string]any{"type": "number"}
+	case reflect.String:
+		return map[string]any{"type": "string"}
+	}
+	return map[string]any{"type": "integer"}
+}
+
+func structRef(t reflect.Type, all map[string]any) any {
+	name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+	ref := map[string]any{"$ref": "#/components/schemas/" + name}
+	if _, ok := all[name]; ok {
+		return ref
+	}
+	props, required := map[string]any{}, []string{}
+	all[name] = nil // a type that contains itself ends here
+	addFields(t, props, &required, all)
+	s := map[string]any{"type": "object", "properties": props}
+	if len(required) > 0 {
+		s["required"] = required
+	}
+	all[name] = s
+	return ref
+}
+
+func addFields(t reflect.Type, props map[string]any, required *[]string, all map[string]any) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			addFields(f.Type, props, required, all)
+			continue
+		}
+		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" {
+			continue
+		}
+		s := schemaOf(f.Type, all)
+		if m, ok := s.(map[string]any); ok && m["$ref"] == nil {
+			if d := f.Tag.Get("doc"); d != "" {
+				m["description"] = d
+			}
+			if e := f.Tag.Get("enum"); e != "" {
+				m["enum"] = strings.Split(e, ",")
+			}
+		}
+		props[name] = s
+		if !strings.Contains(opts, "omit") {
+			*required = append(*required, name)
+		}
+	}
+}
+
+// llms is what an agent needs to know to begin.
+const llms = `# Quorate
+
+> Coordination for fleets of AI agents: submit tasks, lease work you can do, end it with the epoch you were given.
+
+Everything is JSON over HTTP; GET /openapi.json describes all of it. Errors are problem JSON: "layer" says where, "code" what,
+"retry" whether to repeat (no, later, same_key: repeat with the same idempotency key or epoch, it is never done twice).
+
+1. Register: POST /v1/agents/register {"agent_id":"me","capabilities":["vet:go"]}
+2. Take work: POST /v1/leases {"agent_id":"me","max":1,"wait_seconds":30} -> {"tasks":[{"task_id","epoch","input",...}]}
+3. While working: POST /v1/tasks/{task_id}/renew {"agent_id":"me","epoch":E} before lease_seconds are over
+4. End it: POST /v1/tasks/{task_id}/complete {"agent_id":"me","epoch":E,"result":...} or .../fail {"error":"why"}
+   A stale_lease answer means that the task was given to someone else: stop, and undo nothing that the epoch did not fence.
+5. Give work: POST /v1/tasks {"action":"vet","target":"go","input":{...},"idempotency_key":"..."}; GET /v1/tasks/{task_id}?wait=30s
+`

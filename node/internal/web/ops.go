@@ -1,0 +1,471 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// ndjsonChunk is how many lines of a bulk submit go to the cluster at once.
+const ndjsonChunk = 256
+
+type reasonBody struct {
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty" doc:"Who asks; default the X-Quorate-Actor header, else the remote address"`
+}
+
+type settleBody struct {
+	AgentID  string           `json:"agent_id,omitempty"`
+	Outcomes []api.Settlement `json:"outcomes"`
+}
+
+type settleAnswer struct {
+	Outcomes []api.SettleVerdict `json:"outcomes"`
+}
+
+type settleOne struct {
+	AgentID string          `json:"agent_id"`
+	Epoch   uint64          `json:"epoch"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	NoRetry bool            `json:"no_retry,omitempty"`
+}
+
+type sessionBody struct {
+	Held []api.Held `json:"held,omitempty"`
+}
+
+type submitAnswer struct {
+	Tasks []api.SubmitVerdict `json:"tasks"`
+}
+
+type headsAnswer struct {
+	Heads []api.LedgerHead `json:"heads"`
+}
+
+var auditQuery = []string{"agent_id", "from", "to", "verb", "task_id", "fleet_id", "regulation_ref", "guarantee_level", "shard", "limit", "cursor"}
+
+// operations is the one table of what the API does.
+func (s *server) operations() []operation {
+	ops := []operation{
+		{"POST", "/v1/tasks", "submit", "Declare a task, an array of tasks, or NDJSON. One: 201, or 200 with Idempotent-Replayed when its key is known. Many: 200 with a verdict each, in order.",
+			api.TaskSpec{}, submitAnswer{}, nil, true, (*server).submit},
+		{"GET", "/v1/tasks", "list_tasks", "List tasks by shard and age.", nil, api.TaskPage{},
+			[]string{"state", "fleet_id", "action", "target", "agent_id", "session_id", "limit", "cursor"}, false, (*server).tasks},
+		{"GET", "/v1/tasks/{id}", "get_task", "Read a task, waiting up to ?wait= for its end.", nil, api.Task{}, []string{"wait"}, false, (*server).task},
+		{"GET", "/v1/tasks/{id}/why", "why", "Say where a task stands and what it waits for.", nil, api.Why{}, nil, false, (*server).why},
+		{"POST", "/v1/tasks/{id}/cancel", "cancel", "End a task; its holder is told to stop.", reasonBody{}, api.Task{}, nil, false, (*server).cancel},
+		{"POST", "/v1/tasks/{id}/retry", "retry", "Make a failed, cancelled or timed out task ready again.", reasonBody{}, api.Task{}, nil, false, (*server).retry},
+		{"POST", "/v1/tasks/{id}/start", "start", "Mark a held task running.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Start)},
+		{"POST", "/v1/tasks/{id}/renew", "renew", "Prolong a lease.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Renew)},
+		{"POST", "/v1/tasks/{id}/progress", "progress", "Report progress and prolong the lease.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Progress)},
+		{"POST", "/v1/tasks/{id}/complete", "complete", "End a held task well.", settleOne{}, api.SettleVerdict{}, nil, false, settleOp("complete")},
+		{"POST", "/v1/tasks/{id}/fail", "fail", "End an attempt; the retry policy decides about another.", settleOne{}, api.SettleVerdict{}, nil, false, settleOp("fail")},
+		{"POST", "/v1/leases", "lease", "Take work for an agent, waiting for the first task.", api.LeaseRequest{}, api.Leases{}, nil, false, (*server).lease},
+		{"POST", "/v1/leases/settle", "settle", "Complete and fail many held tasks, a verdict each.", settleBody{}, settleAnswer{}, nil, true, (*server).settle},
+		{"POST", "/v1/agents/register", "register_agent", "Enter an agent's capability manifest; capabilities may be \"action:target\" strings.", api.Manifest{}, api.Agent{}, nil, false, (*server).register},
+		{"GET", "/v1/agents", "list_agents", "List agents, best first when an action is given.", nil, api.AgentPage{},
+			[]string{"action", "target", "fleet_id", "state", "limit", "cursor"}, false, (*server).agents},
+		{"GET", "/v1/agents/{id}", "get_agent", "Read an agent.", nil, api.Agent{}, nil, false, (*server).agent},
+		{"DELETE", "/v1/agents/{id}", "deregister_agent", "Remove an agent; what it holds goes to others.", nil, nil, nil, false, (*server).deregister},
+		{"POST", "/v1/agents/{id}/heartbeat", "heartbeat", "Say that an agent is alive, and how loaded.", api.Heartbeat{}, api.HeartbeatAck{}, nil, false, (*server).heartbeat},
+		{"POST", "/v1/agents/{id}/session", "session", "Stay connected (NDJSON of events): the end of the connection is the agent's loss.", sessionBody{}, api.SessionEvent{}, nil, false, (*server).session},
+		{"GET", "/v1/audit", "list_records", "List audit records of the answering node.", nil, api.RecordPage{}, auditQuery, false, (*server).audit},
+		{"GET", "/v1/audit/export", "export_records", "Stream audit records as NDJSON, with the bytes their hashes cover.", nil, api.Record{}, auditQuery, false, (*server).export},
+		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, false, (*server).heads},
+		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, false, (*server).verify},
+		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, false, (*server).cluster},
+		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, false, (*server).doctor},
+	}
+	for _, l := range []struct {
+		method, path, name string
+		layer              int
+	}{{"POST", "/v1/tasks/{id}/approve", "approve", 7}, {"POST", "/v1/tasks/{id}/reject", "reject", 7}, {"POST", "/v1/tasks/{id}/resolve", "resolve", 7},
+		{"POST", "/v1/actions", "declare_action", 7}, {"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3},
+		{"GET", "/v1/audit/checkpoint", "audit_checkpoint", 7}, {"GET", "/v1/audit/proof", "audit_proof", 7}, {"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
+		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
+			[]string{"tier", "shard", "seq", "limit", "cursor"}, false,
+			func(*server, http.ResponseWriter, *http.Request) error {
+				return api.Errorf(501, l.layer, "not_yet_supported", api.RetryNo, "%s is not supported by this version", l.name).WithHint("GET /openapi.json lists what is")
+			}})
+	}
+	return ops
+}
+
+func (s *server) submit(w http.ResponseWriter, r *http.Request) error {
+	if ct := r.Header.Get("Content-Type"); strings.HasPrefix(ct, "application/x-ndjson") || strings.HasPrefix(ct, "application/jsonl") {
+		return s.submitLines(w, r)
+	}
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	if b = bytes.TrimSpace(b); len(b) > 0 && b[0] == '[' {
+		var specs []api.TaskSpec
+		if err := decode(b, &specs); err != nil {
+			return err
+		}
+		verdicts, err := s.b.Submit(r.Context(), specs, actor(r))
+		if err != nil {
+			return err
+		}
+		s.write(w, 200, submitAnswer{verdicts})
+		return nil
+	}
+	if limit := 2*s.cfg.MaxPayloadBytes + bodySlack; len(b) > limit {
+		return bodyError(&http.MaxBytesError{Limit: int64(limit)})
+	}
+	spec := make([]api.TaskSpec, 1)
+	if err := decode(b, &spec[0]); err != nil {
+		return err
+	}
+	verdicts, err := s.b.Submit(r.Context(), spec, actor(r))
+	if err != nil {
+		return err
+	}
+	v := verdicts[0]
+	if v.Error != nil {
+		return v.Error
+	}
+	status := 201
+	if v.Replayed {
+		status = 200
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	w.Header().Set("Location", "/v1/tasks/"+v.TaskID)
+	s.write(w, status, v)
+	return nil
+}
+
+// submitLines takes NDJSON in constant memory: a chunk is submitted and its
+// verdicts are written before the next is read. A line that is no task gets a
+// verdict like any other.
+func (s *server) submitLines(w http.ResponseWriter, r *http.Request) error {
+	limit := 2*s.cfg.MaxPayloadBytes + bodySlack
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<40) // a stream has no end to speak of; each line has
+	in := bufio.NewScanner(r.Body)
+	in.Buffer(make([]byte, 64<<10), limit)
+	rc := http.NewResponseController(w)
+	if err := rc.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("full duplex: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.WriteHeader(200)
+	out := json.NewEncoder(w)
+	for more := true; more; {
+		var specs []api.TaskSpec
+		var bad []*api.Error // by line, nil when it decoded
+		for len(bad) < ndjsonChunk {
+			if more = in.Scan(); !more {
+				break
+			}
+			line := bytes.TrimSpace(in.Bytes())
+			if len(line) == 0 {
+				continue
+			}
+			var spec api.TaskSpec
+			if err := decode(line, &spec); err != nil {
+				var e *api.Error
+				errors.As(err, &e)
+				bad = append(bad, e)
+				continue
+			}
+			specs, bad = append(specs, spec), append(bad, nil)
+		}
+		verdicts, err := s.b.Submit(r.Context(), specs, actor(r))
+		if err != nil {
+			return out.Encode(api.SubmitVerdict{Error: asError(err)})
+		}
+		for _, e := range bad {
+			v := api.SubmitVerdict{Error: e}
+			if e == nil {
+				v, verdicts = verdicts[0], verdicts[1:]
+			}
+			if err := out.Encode(v); err != nil {
+				return nil // the client has gone
+			}
+		}
+		_ = rc.Flush()
+	}
+	if err := in.Err(); err != nil {
+		e := asError(bodyError(err))
+		if errors.Is(err, bufio.ErrTooLong) {
+			e = api.Errorf(413, 2, "payload_too_large", api.RetryNo, "a line is over %d bytes", limit)
+		}
+		_ = out.Encode(api.SubmitVerdict{Error: e})
+	}
+	return nil
+}
+
+func asError(err error) *api.Error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return api.Errorf(500, 2, "internal", api.RetryLater, "%v", err)
+}
+
+// answer writes what an operation returned.
+func answer[T any](s *server, w http.ResponseWriter, v T, err error) error {
+	if err != nil {
+		return err
+	}
+	s.write(w, 200, v)
+	return nil
+}
+
+// strict reads a body of one object; an empty body is the zero value.
+func strict[T any](r *http.Request) (v T, err error) {
+	b, err := body(r)
+	if err != nil || len(bytes.TrimSpace(b)) == 0 {
+		return v, err
+	}
+	return v, decode(b, &v)
+}
+
+func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	limit, err := number("limit", q.Get("limit"))
+	if err != nil {
+		return err
+	}
+	f := api.TaskFilter{FleetID: q.Get("fleet_id"), Action: q.Get("action"), Target: q.Get("target"), AgentID: q.Get("agent_id"),
+		SessionID: q.Get("session_id"), Limit: limit, Cursor: q.Get("cursor")}
+	for _, v := range q["state"] {
+		f.States = append(f.States, strings.Split(v, ",")...)
+	}
+	p, err := s.b.Tasks(r.Context(), f)
+	return answer(s, w, p, err)
+}
+
+func (s *server) task(w http.ResponseWriter, r *http.Request) error {
+	wait, err := seconds("wait", r.URL.Query().Get("wait"))
+	if err != nil {
+		return err
+	}
+	t, err := s.b.Task(r.Context(), r.PathValue("id"), wait)
+	return answer(s, w, t, err)
+}
+
+func (s *server) why(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Why(r.Context(), r.PathValue("id"))
+	return answer(s, w, v, err)
+}
+
+func (s *server) cancel(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[reasonBody](r)
+	if err != nil {
+		return err
+	}
+	if in.By == "" {
+		in.By = actor(r)
+	}
+	t, err := s.b.Cancel(r.Context(), r.PathValue("id"), in.By, in.Reason)
+	return answer(s, w, t, err)
+}
+
+func (s *server) retry(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[reasonBody](r)
+	if err != nil {
+		return err
+	}
+	if in.By == "" {
+		in.By = actor(r)
+	}
+	t, err := s.b.Retry(r.Context(), r.PathValue("id"), in.By)
+	return answer(s, w, t, err)
+}
+
+func (s *server) lease(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[api.LeaseRequest](r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.Lease(r.Context(), in)
+	return answer(s, w, v, err)
+}
+
+func (s *server) settle(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[settleBody](r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.Settle(r.Context(), in.AgentID, in.Outcomes)
+	return answer(s, w, settleAnswer{v}, err)
+}
+
+func (s *server) register(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[api.Manifest](r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.Register(r.Context(), in)
+	return answer(s, w, v, err)
+}
+
+func (s *server) agents(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	limit, err := number("limit", q.Get("limit"))
+	if err != nil {
+		return err
+	}
+	p, err := s.b.Agents(r.Context(), api.AgentFilter{Action: q.Get("action"), Target: q.Get("target"), FleetID: q.Get("fleet_id"),
+		State: q.Get("state"), Limit: limit, Cursor: q.Get("cursor")})
+	return answer(s, w, p, err)
+}
+
+func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Agent(r.Context(), r.PathValue("id"))
+	return answer(s, w, v, err)
+}
+
+func (s *server) deregister(w http.ResponseWriter, r *http.Request) error {
+	if err := s.b.Deregister(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) heartbeat(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[api.Heartbeat](r)
+	if err != nil {
+		return err
+	}
+	v, err := s.b.Heartbeat(r.Context(), r.PathValue("id"), in)
+	return answer(s, w, v, err)
+}
+
+func (s *server) session(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[sessionBody](r)
+	if err != nil {
+		return err
+	}
+	rc := http.NewResponseController(w)
+	out := json.NewEncoder(w)
+	begun := false
+	err = s.b.Session(r.Context(), r.PathValue("id"), in.Held, func(ev api.SessionEvent) error {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.WriteHeader(200)
+		}
+		_ = rc.SetWriteDeadline(time.Now().Add(10 * time.Second)) // a client that does not read is gone
+		if err := out.Encode(ev); err != nil {
+			return err
+		}
+		return rc.Flush()
+	})
+	if err != nil && begun {
+		_ = out.Encode(api.SessionEvent{Type: "end", Reason: err.Error()})
+		return nil
+	}
+	return err
+}
+
+func (s *server) auditFilter(r *http.Request) (f api.AuditFilter, err error) {
+	q := r.URL.Query()
+	f = api.AuditFilter{AgentID: q.Get("agent_id"), Verb: q.Get("verb"), TaskID: q.Get("task_id"), FleetID: q.Get("fleet_id"),
+		RegulationRef: q.Get("regulation_ref"), GuaranteeLevel: q.Get("guarantee_level"), Cursor: q.Get("cursor"), Shard: -1}
+	if f.Limit, err = number("limit", q.Get("limit")); err != nil {
+		return f, err
+	}
+	if q.Has("shard") {
+		if f.Shard, err = number("shard", q.Get("shard")); err != nil || f.Shard < 0 {
+			return f, errBad("bad_parameter", "shard=%q is not a shard", q.Get("shard"))
+		}
+	}
+	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
+		if v := q.Get(name); v != "" {
+			if *t, err = time.Parse(time.RFC3339, v); err != nil {
+				return f, errBad("bad_parameter", "%s=%q is not an RFC 3339 time", name, v)
+			}
+		}
+	}
+	return f, nil
+}
+
+func (s *server) audit(w http.ResponseWriter, r *http.Request) error {
+	f, err := s.auditFilter(r)
+	if err != nil {
+		return err
+	}
+	p, err := s.b.Audit(r.Context(), f)
+	return answer(s, w, p, err)
+}
+
+func (s *server) export(w http.ResponseWriter, r *http.Request) error {
+	f, err := s.auditFilter(r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	buf := bufio.NewWriterSize(w, 64<<10)
+	out := json.NewEncoder(buf)
+	if err := s.b.ExportAudit(r.Context(), f, func(rec api.Record) error { return out.Encode(rec) }); err != nil {
+		_ = buf.Flush()
+		s.cfg.Logger.Warn("export ended early", "layer", 7, "error", err)
+		panic(http.ErrAbortHandler) // the client must see that the stream is cut
+	}
+	return buf.Flush()
+}
+
+func (s *server) heads(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.LedgerHeads(r.Context())
+	return answer(s, w, headsAnswer{v}, err)
+}
+
+func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.VerifyLedger(r.Context())
+	return answer(s, w, v, err)
+}
+
+func (s *server) cluster(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Cluster(r.Context())
+	return answer(s, w, v, err)
+}
+
+func (s *server) doctor(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.b.Doctor(r.Context())
+	return answer(s, w, v, err)
+}
+
+// claimOp renders start, renew and progress.
+func claimOp(op func(Backend, context.Context, string, api.Claim) (api.Renewal, error)) func(*server, http.ResponseWriter, *http.Request) error {
+	return func(s *server, w http.ResponseWriter, r *http.Request) error {
+		in, err := strict[api.Claim](r)
+		if err != nil {
+			return err
+		}
+		v, err := op(s.b, r.Context(), r.PathValue("id"), in)
+		return answer(s, w, v, err)
+	}
+}
+
+// settleOp renders complete and fail of one task.
+func settleOp(verdict string) func(*server, http.ResponseWriter, *http.Request) error {
+	return func(s *server, w http.ResponseWriter, r *http.Request) error {
+		in, err := strict[settleOne](r)
+		if err != nil {
+			return err
+		}
+		v, err := s.b.Settle(r.Context(), in.AgentID, []api.Settlement{{TaskID: r.PathValue("id"), AgentID: in.AgentID, Epoch: in.Epoch,
+			Verdict: verdict, Result: in.Result, Error: in.Error, NoRetry: in.NoRetry}})
+		if err != nil {
+			return err
+		}
+		if v[0].Error != nil {
+			return v[0].Error
+		}
+		s.write(w, 200, v[0])
+		return nil
+	}
+}
