@@ -1,0 +1,2 @@
+// Package api breaks rules.
+package api
