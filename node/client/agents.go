@@ -1,0 +1,144 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// Register enters an agent's manifest.
+func (c *Client) Register(ctx context.Context, m api.Manifest) (api.Agent, error) {
+	return post[api.Agent](c, ctx, "/v1/agents/register", m)
+}
+
+// Heartbeat says that an agent is alive.
+func (c *Client) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.HeartbeatAck, error) {
+	return post[api.HeartbeatAck](c, ctx, "/v1/agents/"+url.PathEscape(id)+"/heartbeat", h)
+}
+
+// Agent reads an agent.
+func (c *Client) Agent(ctx context.Context, id string) (api.Agent, error) {
+	return get[api.Agent](c, ctx, "/v1/agents/"+url.PathEscape(id), nil)
+}
+
+// Agents lists a page of agents.
+func (c *Client) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, error) {
+	return get[api.AgentPage](c, ctx, "/v1/agents", query("action", f.Action, "target", f.Target, "fleet_id", f.FleetID, "state", f.State,
+		"limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
+}
+
+// Deregister removes an agent.
+func (c *Client) Deregister(ctx context.Context, id string) error {
+	return c.call(ctx, "DELETE", "/v1/agents/"+url.PathEscape(id), nil, nil)
+}
+
+// Session keeps an agent connected to one node and hands its events to on,
+// until ctx or the connection ends. The caller connects again, perhaps to
+// another node, with what it holds by then.
+func (c *Client) Session(ctx context.Context, id string, held []api.Held, on func(api.SessionEvent)) error {
+	body, err := json.Marshal(map[string]any{"held": held})
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	at := c.next.Load()
+	resp, err := c.send(ctx, c.urls[int(at)%len(c.urls)], "POST", "/v1/agents/"+url.PathEscape(id)+"/session", body)
+	if err != nil {
+		c.next.CompareAndSwap(at, at+1)
+		return err
+	}
+	if resp.StatusCode != 200 {
+		return read(resp, nil)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		var ev api.SessionEvent
+		if err := json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &ev); err != nil {
+			return fmt.Errorf("client: session event: %w", err)
+		}
+		on(ev)
+	}
+	c.next.CompareAndSwap(at, at+1)
+	return lines.Err()
+}
+
+func auditQuery(f api.AuditFilter) url.Values {
+	q := query("agent_id", f.AgentID, "verb", f.Verb, "task_id", f.TaskID, "fleet_id", f.FleetID, "regulation_ref", f.RegulationRef,
+		"guarantee_level", f.GuaranteeLevel, "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor)
+	if f.Shard >= 0 {
+		q.Set("shard", strconv.Itoa(f.Shard))
+	}
+	if !f.From.IsZero() {
+		q.Set("from", f.From.Format(time.RFC3339Nano))
+	}
+	if !f.To.IsZero() {
+		q.Set("to", f.To.Format(time.RFC3339Nano))
+	}
+	return q
+}
+
+// Audit lists a page of records.
+func (c *Client) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error) {
+	return get[api.RecordPage](c, ctx, "/v1/audit", auditQuery(f))
+}
+
+// Export streams records with the bytes their hashes cover to fn, from one
+// node.
+func (c *Client) Export(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error {
+	path := "/v1/audit/export"
+	if q := auditQuery(f); len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	resp, err := c.send(ctx, c.urls[int(c.next.Load())%len(c.urls)], "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != 200 {
+		return read(resp, nil)
+	}
+	defer resp.Body.Close()
+	d := json.NewDecoder(bufio.NewReaderSize(resp.Body, 64<<10))
+	for {
+		var r api.Record
+		if err := d.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("client: export was cut off: %w", err)
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+}
+
+// LedgerHeads is where the answering node's chains end.
+func (c *Client) LedgerHeads(ctx context.Context) ([]api.LedgerHead, error) {
+	v, err := get[struct {
+		Heads []api.LedgerHead `json:"heads"`
+	}](c, ctx, "/v1/audit/heads", nil)
+	return v.Heads, err
+}
+
+// VerifyLedger has the answering node recompute its chains.
+func (c *Client) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
+	return get[api.LedgerVerification](c, ctx, "/v1/audit/verify", nil)
+}
+
+// Cluster is the whole picture.
+func (c *Client) Cluster(ctx context.Context) (api.Cluster, error) {
+	return get[api.Cluster](c, ctx, "/v1/cluster", nil)
+}
+
+// Doctor is the layer-by-layer health report.
+func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
+	return get[api.Doctor](c, ctx, "/v1/doctor", nil)
+}

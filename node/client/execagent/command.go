@@ -1,0 +1,124 @@
+package execagent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// Limits of a command's output.
+const (
+	MaxResultBytes = 1 << 20
+	MaxStderrBytes = 4 << 10
+	exitDataErr    = 65 // EX_DATAERR of sysexits.h: the input is wrong, another attempt will not help
+)
+
+// command runs the command once, in a process group of its own that ends with
+// it or with ctx.
+func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
+	in, err := json.Marshal(t)
+	if err != nil {
+		return failed("task does not encode: %v", err)
+	}
+	cmd := exec.Command(a.cfg.Command[0], a.cfg.Command[1:]...)
+	cmd.Stdin = bytes.NewReader(append(in, '\n'))
+	stdout, stderr := &head{limit: MaxResultBytes}, &tail{limit: MaxStderrBytes}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.Env = append(os.Environ(), "QUORATE_TASK_ID="+t.TaskID, "QUORATE_EPOCH="+strconv.FormatUint(t.Epoch, 10),
+		"QUORATE_ACTION="+t.Action, "QUORATE_TARGET="+t.Target, "QUORATE_ATTEMPT="+strconv.Itoa(t.Attempt),
+		"QUORATE_IDEMPOTENCY_KEY="+t.IdempotencyKey, "QUORATE_AGENT_ID="+a.cfg.Manifest.AgentID, "QUORATE_FLEET_ID="+t.FleetID)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a grandchild that keeps the pipes open does not keep the task
+	if err := cmd.Start(); err != nil {
+		return failed("command does not start: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = a.kill(cmd.Process.Pid, done)
+		if err == nil {
+			err = errors.New("stopped")
+		}
+		return failed("%v: %s", context.Cause(ctx), strings.TrimSpace(stderr.String()))
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
+	var exit *exec.ExitError
+	switch {
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		if stdout.over {
+			s := failed("the result is over %d bytes", MaxResultBytes)
+			s.NoRetry = true
+			return s
+		}
+		return api.Settlement{Verdict: "complete", Result: result(bytes.TrimSpace(stdout.buf.Bytes()))}
+	case errors.As(err, &exit):
+		s := failed("%v: %s", err, strings.TrimSpace(stderr.String()))
+		s.NoRetry = exit.ExitCode() == exitDataErr
+		if !stdout.over {
+			s.Result = result(bytes.TrimSpace(stdout.buf.Bytes()))
+		}
+		return s
+	}
+	return failed("%v", err)
+}
+
+func failed(format string, args ...any) api.Settlement {
+	return api.Settlement{Verdict: "fail", Error: fmt.Sprintf(format, args...)}
+}
+
+// kill ends a process group: politely, and after the grace for good.
+func (a *Agent) kill(pid int, done <-chan error) error {
+	_ = syscall.Kill(-pid, syscall.SIGTERM) // gone already is fine, as below
+	t := time.NewTimer(a.cfg.Grace)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		return err
+	case <-t.C:
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		return <-done
+	}
+}
+
+// head keeps the beginning of what is written.
+type head struct {
+	buf   bytes.Buffer
+	limit int
+	over  bool
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	n := min(len(p), h.limit-h.buf.Len())
+	h.buf.Write(p[:n])
+	h.over = h.over || n < len(p)
+	return len(p), nil
+}
+
+// tail keeps the end of what is written.
+type tail struct {
+	buf   []byte
+	limit int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - t.limit; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.ToValidUTF8(string(t.buf), "") }
