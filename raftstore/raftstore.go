@@ -134,6 +134,8 @@ type ShardStatus struct {
 	Followers       []FollowerStatus // on the leader only
 	JournalBytes    int64
 	QueuedCommands  int
+
+	statusTick uint64 // when it was made
 }
 
 // FollowerStatus is what a leader knows about another replica.

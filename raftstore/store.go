@@ -2,12 +2,36 @@ package raftstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 )
+
+// marksInterval is how far the high-water marks may trail the log.
+const marksInterval = time.Second
 
 // Store holds the replicas of this process: one goroutine per shard, one write-ahead log for all of them.
 type Store struct {
-	cfg Config
+	*disk
+	env    shardEnv
+	shards []*shard // by number; fixed by Open or Bootstrap
+	cancel context.CancelFunc
+	work   sync.WaitGroup // checkpoint writers, snapshot senders
+	loops  sync.WaitGroup // ticker, marks writer
+
+	started   atomic.Bool
+	receiving sync.Map      // shard → true while a snapshot for it is being received
+	quit      chan struct{} // closed by Close
+	failed    chan struct{} // closed by the first fatal error
+	life      struct {
+		sync.Mutex
+		closed bool
+		err    error // the fatal one
+	}
 }
 
 // Open opens what is in cfg.Dir and checks it. A fresh directory gives a store without shards. Damage, data of
@@ -15,53 +39,415 @@ type Store struct {
 func Open(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("raftstore: config: %w", err)
+	}
+	s := &Store{quit: make(chan struct{}), failed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	err := s.guard(func() error {
+		d, err := openDisk(cfg, s.fatal)
+		if err != nil {
+			return err
+		}
+		s.env = shardEnv{
+			cfg: &d.cfg, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
+			writers: make(chan struct{}, 1), senders: make(chan struct{}, maxSenders),
+		}
+		s.disk = d
+		if err := s.openShards(d.shardCount); err != nil {
+			return errors.Join(err, s.closeFiles())
+		}
+		return nil
+	})
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("raftstore: open %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+// guard runs fn in a goroutine that Pebble's fatal errors may end, and waits for it.
+func (s *Store) guard(fn func() error) error {
+	ch := make(chan error, 1)
+	go func() {
+		finished := false
+		var err error
+		defer func() {
+			if !finished {
+				s.life.Lock()
+				err = s.life.err
+				s.life.Unlock()
+			}
+			ch <- err
+		}()
+		err = fn()
+		finished = true
+	}()
+	return <-ch
+}
+
+func (s *Store) closeFiles() error {
+	var err error
+	for _, sh := range s.shards {
+		err = errors.Join(err, sh.journal.close())
+	}
+	return errors.Join(err, s.disk.close())
+}
+
+func (s *Store) openShards(n uint32) error {
+	for id := range n {
+		sh, err := s.openShard(id)
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", id, err)
+		}
+		s.shards = append(s.shards, sh)
+	}
+	return nil
+}
+
+func (s *Store) openShard(id uint32) (*shard, error) {
+	l, j, err := s.disk.openShard(id)
+	if err != nil {
 		return nil, err
 	}
-	return &Store{cfg: cfg}, nil
+	r := stateReader{s.state, id}
+	m, err := s.cfg.Machine(id, r, j)
+	if err == nil {
+		err = m.Restore(r, l.checkpoint.machine)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("machine: %w", err), j.close())
+	}
+	sh, err := newShard(&s.env, id, l, j, m)
+	if err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	return sh, nil
 }
 
 // Bootstrap creates shards 0..shards-1, replicated by voters, in a fresh directory. It is durable when it returns.
 // Every voter must do the same with the same arguments. It refuses when shards exist already. Call it before Start.
-func (s *Store) Bootstrap(shards uint32, voters []uint64) error { return ErrStopped }
+func (s *Store) Bootstrap(shards uint32, voters []uint64) error {
+	if len(s.shards) > 0 || s.started.Load() {
+		return fmt.Errorf("raftstore: bootstrap: there are %d shards already", len(s.shards))
+	}
+	if shards == 0 || shards > MaxShards || !slices.Contains(voters, s.cfg.RaftID) || slices.Contains(voters, 0) {
+		return fmt.Errorf("raftstore: bootstrap: %d shards on voters %x, this is %x", shards, voters, s.cfg.RaftID)
+	}
+	voters = slices.Compact(slices.Sorted(slices.Values(voters)))
+	err := s.guard(func() error {
+		if err := s.disk.bootstrap(shards, voters); err != nil {
+			return err
+		}
+		return s.openShards(shards)
+	})
+	if err != nil {
+		return fmt.Errorf("raftstore: bootstrap: %w", err)
+	}
+	return nil
+}
 
-// Start starts the goroutines. Step may be called from then on.
-func (s *Store) Start() {}
+// Start starts the goroutines. Step and Receive work from then on.
+func (s *Store) Start() {
+	if s.started.Swap(true) {
+		return
+	}
+	for _, sh := range s.shards {
+		go sh.run() // joined through sh.done
+	}
+	s.loops.Go(s.tickLoop)
+	s.loops.Go(s.marksLoop)
+}
+
+// tickLoop gives every shard its ticks. A shard that is busy for longer gets one, not all it missed: a replica that
+// was stuck must hear from its leader before it believes that it lost it.
+func (s *Store) tickLoop() {
+	t := time.NewTicker(s.cfg.TickInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			for _, sh := range s.shards {
+				sh.mail.tick()
+			}
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+func (s *Store) marksLoop() {
+	t := time.NewTicker(marksInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := s.marks.flush(); err != nil {
+				s.fatal(fmt.Errorf("high-water marks: %w", err))
+				return
+			}
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// fatal stops the store for good.
+func (s *Store) fatal(err error) {
+	err = fmt.Errorf("raftstore: %w", err)
+	s.life.Lock()
+	first := s.life.err == nil
+	if first {
+		s.life.err = err
+		close(s.failed)
+	}
+	s.life.Unlock()
+	if !first {
+		return
+	}
+	for _, sh := range s.shards {
+		sh.mail.finish(true)
+	}
+	s.cfgOnFatal(err)
+}
+
+func (s *Store) cfgOnFatal(err error) {
+	if s.disk != nil { // nil: Open itself fails, and returns its error
+		s.cfg.OnFatal(err)
+	}
+}
+
+// shard finds one; nil when there is none.
+func (s *Store) shard(id uint32) *shard {
+	if int64(id) >= int64(len(s.shards)) {
+		return nil
+	}
+	return s.shards[id]
+}
+
+func (s *Store) running(id uint32) (*shard, error) {
+	sh := s.shard(id)
+	if sh == nil {
+		return nil, fmt.Errorf("raftstore: shard %d: %w", id, ErrNoShard)
+	}
+	if !s.started.Load() {
+		return nil, fmt.Errorf("raftstore: shard %d: %w", id, ErrStopped)
+	}
+	return sh, nil
+}
 
 // Shards lists the shards of this process in ascending order.
-func (s *Store) Shards() []uint32 { return nil }
+func (s *Store) Shards() []uint32 {
+	ids := make([]uint32, len(s.shards))
+	for i, sh := range s.shards {
+		ids[i] = sh.id
+	}
+	return ids
+}
 
 // Propose queues commands on a shard and never blocks. Each Done is called exactly once.
-func (s *Store) Propose(shard uint32, ps []Proposal) {}
+func (s *Store) Propose(shard uint32, ps []Proposal) {
+	sh, err := s.running(shard)
+	if err != nil {
+		for _, p := range ps {
+			p.Done(Result{Err: err})
+		}
+		return
+	}
+	sh.mail.propose(ps, s.cfg.MaxCommandBytes)
+}
 
 // ReadIndex is the linearizable barrier: it returns when this replica, the leader, has applied everything that was
 // acknowledged anywhere before the call.
 func (s *Store) ReadIndex(ctx context.Context, shard uint32) (index uint64, err error) {
-	return 0, ErrStopped
+	sh, err := s.running(shard)
+	if err != nil {
+		return 0, err
+	}
+	return ask(ctx, sh, func(answer func(uint64, error)) { sh.replica.Read(answer) })
 }
 
 // WaitApplied returns when this replica has applied index.
-func (s *Store) WaitApplied(ctx context.Context, shard uint32, index uint64) error { return ErrStopped }
+func (s *Store) WaitApplied(ctx context.Context, shard uint32, index uint64) error {
+	sh, err := s.running(shard)
+	if err != nil {
+		return err
+	}
+	if sh.applied.Load() >= index {
+		return nil
+	}
+	_, err = ask(ctx, sh, func(answer func(struct{}, error)) {
+		sh.replica.Await(index, func(err error) { answer(struct{}{}, err) })
+	})
+	return err
+}
 
 // Step takes in a raft message. Malformed ones are refused and change nothing. msg is not kept.
-func (s *Store) Step(shard uint32, from uint64, msg []byte) error { return ErrStopped }
+func (s *Store) Step(shard uint32, from uint64, msg []byte) error {
+	sh, err := s.running(shard)
+	if err != nil {
+		return err
+	}
+	m, err := decodeMessage(s.cfg.RaftID, from, msg)
+	if err != nil {
+		return fmt.Errorf("raftstore: shard %d: message: %w", shard, err)
+	}
+	sh.mail.message(m, len(msg))
+	return nil
+}
 
 // PeerDown says that the connection to a peer broke: shards it leads look for another leader at once.
-func (s *Store) PeerDown(raftID uint64) {}
+func (s *Store) PeerDown(raftID uint64) {
+	for _, sh := range s.shards {
+		sh.mail.call(func() { sh.replica.PeerDown(raftID) })
+	}
+}
 
 // Receive takes in a snapshot stream. A damaged or truncated one is refused and changes nothing.
-func (s *Store) Receive(from uint64, r io.Reader) error { return ErrStopped }
+func (s *Store) Receive(from uint64, r io.Reader) error {
+	if !s.started.Load() {
+		return fmt.Errorf("raftstore: snapshot from %x: %w", from, ErrStopped)
+	}
+	g := &stagedSnapshot{from: from, fs: s.fs}
+	g.accept = func(h snapshotHeader) error {
+		if s.shard(h.shard) == nil {
+			return fmt.Errorf("shard %d: %w", h.shard, ErrNoShard)
+		}
+		if _, busy := s.receiving.LoadOrStore(h.shard, true); busy {
+			return fmt.Errorf("shard %d: another snapshot is being received", h.shard)
+		}
+		g.shard, g.claimed = h.shard, true
+		g.tables = tableSet{d: s.state, name: fmt.Sprintf("snapshot-%d", h.shard)}
+		return nil
+	}
+	defer func() {
+		if g.claimed {
+			s.receiving.Delete(g.shard)
+		}
+	}()
+	err := readSnapshot(r, g)
+	if err == nil {
+		err = g.finish()
+	}
+	if err != nil {
+		g.discard()
+		return fmt.Errorf("raftstore: snapshot from %x: %w", from, err)
+	}
+	sh := s.shards[g.shard]
+	_, err = ask(s.env.ctx, sh, func(answer func(struct{}, error)) { g.answer, sh.arrived = answer, g })
+	if err != nil {
+		return fmt.Errorf("raftstore: snapshot from %x: %w", from, err)
+	}
+	return nil
+}
 
 // TransferLeader starts handing the leadership of a shard over; proposals wait meanwhile.
-func (s *Store) TransferLeader(shard uint32, to uint64) error { return ErrStopped }
+func (s *Store) TransferLeader(shard uint32, to uint64) error {
+	sh, err := s.running(shard)
+	if err != nil {
+		return err
+	}
+	_, err = ask(s.env.ctx, sh, func(answer func(struct{}, error)) {
+		if !slices.Contains(sh.replica.confState.GetVoters(), to) {
+			answer(struct{}{}, fmt.Errorf("raftstore: shard %d: %x is not a voter", shard, to))
+			return
+		}
+		answer(struct{}{}, sh.replica.TransferLeader(to))
+	})
+	return err
+}
 
 // Status describes every shard. It never blocks.
-func (s *Store) Status() []ShardStatus { return nil }
+func (s *Store) Status() []ShardStatus {
+	all := make([]ShardStatus, len(s.shards))
+	for i, sh := range s.shards {
+		all[i] = *sh.status.Load()
+		all[i].Commit, all[i].Applied = sh.commit.Load(), sh.applied.Load()
+		all[i].QueuedCommands = sh.mail.queued()
+	}
+	return all
+}
 
 // Reader reads the checkpointed state of a shard; nil when there is none.
-func (s *Store) Reader(shard uint32) Reader { return nil }
+func (s *Store) Reader(shard uint32) Reader {
+	if sh := s.shard(shard); sh != nil {
+		return sh.reader
+	}
+	return nil
+}
 
 // Journal is the journal of a shard; nil when there is none.
-func (s *Store) Journal(shard uint32) Journal { return nil }
+func (s *Store) Journal(shard uint32) Journal {
+	if sh := s.shard(shard); sh != nil {
+		return sh.journal
+	}
+	return nil
+}
 
-// Close writes a last state checkpoint, stops everything and waits for it.
-func (s *Store) Close() error { return nil }
+// Close writes a last state checkpoint, stops everything and waits for it. After a fatal error it writes nothing,
+// leaves the databases as they are, and returns that error: a goroutine may be stuck in them, and only the end of
+// the process is safe.
+func (s *Store) Close() error { return s.stop(false) }
+
+func (s *Store) stop(abort bool) error {
+	s.life.Lock()
+	again := s.life.closed
+	s.life.closed = true
+	s.life.Unlock()
+	if again {
+		return nil
+	}
+	close(s.quit)
+	if !s.started.Swap(true) {
+		for _, sh := range s.shards { // never ran
+			sh.replica.Stop()
+			sh.mail.close()
+			close(sh.done)
+		}
+	}
+	for _, sh := range s.shards {
+		sh.mail.finish(abort)
+	}
+	s.loops.Wait()
+	for _, sh := range s.shards {
+		select {
+		case <-sh.done:
+		case <-s.failed:
+			return s.abandon()
+		}
+	}
+	s.cancel()
+	s.work.Wait()
+	select {
+	case <-s.failed:
+		return s.abandon()
+	default:
+	}
+	err := s.guard(func() error {
+		if abort {
+			return s.closeFiles()
+		}
+		return errors.Join(s.marks.flush(), s.closeFiles())
+	})
+	if err != nil {
+		return fmt.Errorf("raftstore: close: %w", err)
+	}
+	return nil
+}
+
+// abandonWait is how long Close waits, after a fatal error, for goroutines that can still end.
+const abandonWait = 2 * time.Second
+
+func (s *Store) abandon() error {
+	s.cancel()
+	t := time.NewTimer(abandonWait)
+	defer t.Stop()
+	for _, sh := range s.shards {
+		select {
+		case <-sh.done:
+		case <-t.C:
+			return s.life.err
+		}
+	}
+	return s.life.err
+}

@@ -1,0 +1,60 @@
+package raftstore
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// pebbleLogger turns Pebble's fatal errors into a stop of the store. Pebble does not expect Fatalf to return, so the
+// calling goroutine ends here; it never acknowledges what it was about to.
+type pebbleLogger struct {
+	name  string
+	log   *slog.Logger
+	fatal func(error)
+}
+
+func (l *pebbleLogger) Infof(string, ...any) {} // Pebble tells of every flush and compaction
+
+func (l *pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("raftstore: pebble", "db", l.name, "error", fmt.Sprintf(format, args...))
+}
+
+func (l *pebbleLogger) Fatalf(format string, args ...any) {
+	l.fatal(fmt.Errorf("%s: %s", l.name, fmt.Sprintf(format, args...)))
+	runtime.Goexit()
+}
+
+// openPebble opens one of the two databases. Both use the newest format: at older ones a flipped bit in the
+// write-ahead log silently drops every later record.
+func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, memTableBytes int, log *slog.Logger, fatal func(error)) (*pebble.DB, *pebble.Options, error) {
+	logger := &pebbleLogger{name: name, log: log, fatal: fatal}
+	opts := &pebble.Options{
+		FS:                          fs,
+		Cache:                       cache,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                uint64(memTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		MaxOpenFiles:                512,
+		Logger:                      logger,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { logger.Errorf("background work failed, it will be retried: %v", err) },
+			// The reader that met it gets the error too; nothing read from this store can be trusted any more.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				fatal(fmt.Errorf("%s: %s: %v: %w", name, info.Path, info.Details, ErrCorrupt))
+			},
+			DiskSlow: func(info pebble.DiskSlowInfo) { log.Warn("raftstore: slow disk", "db", name, "what", info.String()) },
+		},
+	}
+	// The zstd of the stronger settings is slow without cgo.
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	db, err := pebble.Open(dir, opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return db, opts, nil
+}

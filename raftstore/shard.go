@@ -1,0 +1,326 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// shardEnv is what the shards of a store share.
+type shardEnv struct {
+	cfg     *Config
+	state   *stateDB
+	log     *slog.Logger
+	fatal   func(error)
+	ctx     context.Context // ends when the store closes
+	work    *sync.WaitGroup // checkpoint writers and snapshot senders
+	writers chan struct{}   // a token each for the checkpoint writers that may run at once
+	senders chan struct{}   // the same for snapshot senders
+}
+
+// shard drives one replica. Everything not named otherwise belongs to its goroutine.
+type shard struct {
+	env     *shardEnv
+	id      uint32
+	mail    *mailbox // everybody's
+	replica *Replica
+	machine Machine
+	log     *shardLog
+	journal *journal // see there
+	reader  stateReader
+
+	frozen   checkpoint // being written, index 0 for none
+	cpTicks  int        // since the last checkpoint began
+	cpSeq    uint64
+	stopping bool
+
+	streams map[uint64]uint64 // peer → index of the snapshot on its way there: the log behind it stays
+	staged  *stagedSnapshot   // offered to raft
+	arrived *stagedSnapshot   // waits for the checkpoint being written
+
+	applied, commit atomic.Uint64 // written by the goroutine, read by everybody
+	status          atomic.Pointer[ShardStatus]
+	done            chan struct{} // closed when the goroutine has ended
+}
+
+// newShard makes the replica; its machine is restored, its goroutine not started.
+func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*shard, error) {
+	s := &shard{
+		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
+		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes),
+		streams: map[uint64]uint64{}, done: make(chan struct{}),
+	}
+	cfg := env.cfg
+	var err error
+	s.replica, err = NewReplica(ReplicaConfig{
+		Shard: id, ID: cfg.RaftID, Log: l, Machine: m, Applied: l.checkpoint.index,
+		Send: s.send, Install: s.install, NowMillis: func() int64 { return cfg.Now().UnixMilli() },
+		ElectionTicks: cfg.ElectionTicks, HeartbeatTicks: cfg.HeartbeatTicks,
+		MaxBatchCommands: cfg.MaxBatchCommands, MaxBatchBytes: cfg.MaxBatchBytes,
+		MaxInflightEntries: cfg.MaxInflightEntries,
+		Logger:             &raftLogger{env.log.With("shard", id)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.replica.queue.left = s.mail.left
+	s.publish()
+	return s, nil
+}
+
+// run is the shard's goroutine.
+func (s *shard) run() {
+	defer close(s.done)
+	defer func() {
+		if p := recover(); p != nil {
+			s.env.fatal(fmt.Errorf("shard %d: broken invariant: %v\n%s", s.id, p, debug.Stack()))
+		}
+		s.replica.Stop()
+		s.dropStaged(ErrStopped)
+		s.mail.close()
+	}()
+	s.replica.SeekLeader()
+	for {
+		if err := s.turn(); err != nil {
+			s.env.fatal(fmt.Errorf("shard %d: %w", s.id, err))
+			return
+		}
+		<-s.mail.wake
+		in := s.mail.take()
+		if in.abort {
+			return
+		}
+		for _, fn := range in.calls {
+			fn()
+		}
+		if in.stop && !s.stopping {
+			s.stopping = true
+			s.replica.Stop()
+		}
+		if s.stopping {
+			s.replica.queue.push(in.proposals)
+			s.replica.Stop()
+			if s.frozen.index == 0 && s.replica.applied == s.log.checkpoint.index {
+				return
+			}
+		} else if err := s.input(in); err != nil {
+			s.env.fatal(fmt.Errorf("shard %d: %w", s.id, err))
+			return
+		}
+		in.release()
+	}
+}
+
+func (s *shard) input(in letters) error {
+	for _, m := range in.messages {
+		if err := s.step(m); err != nil {
+			return err
+		}
+	}
+	s.replica.Propose(in.proposals)
+	if in.tick {
+		s.cpTicks++
+		s.replica.Tick()
+	}
+	return nil
+}
+
+func (s *shard) step(m *pb.Message) error {
+	err := s.replica.Step(m)
+	if errors.Is(err, ErrMalformed) {
+		s.env.log.Warn("raftstore: message refused", "layer", "L5", "shard", s.id, "peer", m.GetFrom(), "error", err)
+		return nil
+	}
+	return err
+}
+
+// turn does everything there is to do.
+func (s *shard) turn() error {
+	if !s.stopping {
+		if err := s.replica.Process(); err != nil {
+			return err
+		}
+		if err := s.offerArrived(); err != nil {
+			return err
+		}
+	}
+	s.maybeCheckpoint()
+	s.publish()
+	return nil
+}
+
+// send marshals a message for the transport; a snapshot becomes a stream.
+func (s *shard) send(m *pb.Message) {
+	if m.GetType() == pb.MsgSnap {
+		s.startStream(m.GetTo(), m.GetTerm())
+		return
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("marshal %v: %v", m.GetType(), err))
+	}
+	s.env.cfg.Transport.Send(m.GetTo(), s.id, b)
+}
+
+// publish lets others see where the replica is. The full status is made once a tick and when something changes
+// that people wait for.
+func (s *shard) publish() {
+	r := s.replica
+	s.applied.Store(r.applied)
+	s.commit.Store(r.commit)
+	old := s.status.Load()
+	if old != nil && old.statusTick == r.ticks && old.Term == r.term && old.Leader == r.lead && old.Role == roleOf(r.role) &&
+		old.Ready == (r.ledTerm == r.term) && old.CheckpointIndex == s.log.checkpoint.index {
+		return
+	}
+	st := &ShardStatus{
+		Shard: s.id, Term: r.term, Leader: r.lead, Role: roleOf(r.role), Ready: r.ledTerm == r.term,
+		FirstIndex: s.log.truncated + 1, LastIndex: s.log.last, CheckpointIndex: s.log.checkpoint.index,
+		Voters: slices.Sorted(slices.Values(r.confState.GetVoters())), Learners: slices.Clone(r.confState.GetLearners()),
+		JournalBytes: s.journal.Size(), statusTick: r.ticks,
+	}
+	if r.role == raft.StateLeader {
+		st.Followers = r.followers()
+	}
+	s.status.Store(st)
+}
+
+func roleOf(st raft.StateType) Role {
+	switch st {
+	case raft.StateLeader:
+		return RoleLeader
+	case raft.StateCandidate, raft.StatePreCandidate:
+		return RoleCandidate
+	}
+	return RoleFollower
+}
+
+// ask runs fn on the shard's goroutine and waits for what it reports. fn's answer must come at last.
+func ask[T any](ctx context.Context, s *shard, fn func(answer func(T, error))) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	ch := make(chan result, 1)
+	var zero T
+	if !s.mail.call(func() { fn(func(v T, err error) { ch <- result{v, err} }) }) {
+		return zero, ErrStopped
+	}
+	select {
+	case r := <-ch:
+		return r.v, r.err
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	case <-s.done:
+		select {
+		case r := <-ch:
+			return r.v, r.err
+		default:
+			return zero, ErrStopped
+		}
+	}
+}
+
+// maybeCheckpoint begins a state checkpoint when one is due and none is being written.
+func (s *shard) maybeCheckpoint() {
+	cfg := s.env.cfg
+	if s.frozen.index != 0 || s.replica.applied == s.log.checkpoint.index {
+		return
+	}
+	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes
+	if !due && !s.stopping {
+		return
+	}
+	start := time.Now()
+	changes := s.machine.Freeze()
+	if took := time.Since(start); took > freezeWarning {
+		s.env.log.Warn("raftstore: slow freeze", "shard", s.id, "ms", took.Milliseconds())
+	}
+	s.cpTicks, s.replica.appliedBytes = 0, 0
+	s.cpSeq++
+	s.frozen = checkpoint{
+		index: s.replica.applied, term: s.replica.appliedTerm, conf: s.replica.confState,
+		journalBytes: s.journal.Size(), journalSum: s.journal.sum, machine: changes.Meta,
+	}
+	name, c := fmt.Sprintf("checkpoint-%d-%d", s.id, s.cpSeq), s.frozen
+	s.env.work.Go(func() { s.writeCheckpoint(name, changes, c) })
+}
+
+const freezeWarning = 20 * time.Millisecond
+
+// writeCheckpoint runs in a goroutine of its own: journal first, then state and applied index in one ingest.
+func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
+	s.env.writers <- struct{}{}
+	err := s.journal.sync()
+	if err == nil {
+		err = s.env.state.write(name, s.id, changes, c)
+	}
+	<-s.env.writers
+	if err != nil {
+		s.env.fatal(fmt.Errorf("shard %d: state checkpoint: %w", s.id, err))
+		return
+	}
+	s.mail.call(s.checkpointWritten)
+}
+
+func (s *shard) checkpointWritten() {
+	s.log.checkpoint, s.frozen = s.frozen, checkpoint{}
+	s.machine.Thaw()
+	if err := s.truncateLog(); err != nil {
+		s.env.fatal(fmt.Errorf("shard %d: truncate log: %w", s.id, err))
+	}
+}
+
+// truncateLog drops entries that the checkpoint covers, but keeps some for peers that lag a little: sending them is
+// cheaper than a snapshot.
+func (s *shard) truncateLog() error {
+	cfg := s.env.cfg
+	target := s.log.checkpoint.index - min(s.log.checkpoint.index, cfg.LogRetainEntries)
+	target = min(target, s.replica.slowestActive(s.log.last-min(s.log.last, cfg.LogRetainMax)))
+	for _, index := range s.streams {
+		target = min(target, index)
+	}
+	// Each truncation leaves a range tombstone: not one for every few entries.
+	if step := 1 + min(cfg.LogRetainEntries/8, 64); target < s.log.truncated+step {
+		return nil
+	}
+	return s.log.truncate(target)
+}
+
+// raftLogger passes raft's warnings on and the rest as debugging.
+type raftLogger struct{ log *slog.Logger }
+
+func (l *raftLogger) at(level slog.Level, format string, args []any) {
+	if !l.log.Enabled(context.Background(), level) {
+		return
+	}
+	text := fmt.Sprint(args...)
+	if format != "" {
+		text = fmt.Sprintf(format, args...)
+	}
+	l.log.Log(context.Background(), level, "raft: "+text)
+}
+
+func (l *raftLogger) Debug(v ...any)                 { l.at(slog.LevelDebug, "", v) }
+func (l *raftLogger) Debugf(format string, v ...any) { l.at(slog.LevelDebug, format, v) }
+
+func (l *raftLogger) Info(v ...any)                    { l.at(slog.LevelDebug, "", v) }
+func (l *raftLogger) Infof(format string, v ...any)    { l.at(slog.LevelDebug, format, v) }
+func (l *raftLogger) Warning(v ...any)                 { l.at(slog.LevelDebug, "", v) }
+func (l *raftLogger) Warningf(format string, v ...any) { l.at(slog.LevelDebug, format, v) }
+func (l *raftLogger) Error(v ...any)                   { l.at(slog.LevelWarn, "", v) }
+func (l *raftLogger) Errorf(format string, v ...any)   { l.at(slog.LevelWarn, format, v) }
+func (l *raftLogger) Fatal(v ...any)                   { panic(fmt.Sprint(v...)) }
+func (l *raftLogger) Fatalf(format string, v ...any)   { panic(fmt.Sprintf(format, v...)) }
+func (l *raftLogger) Panic(v ...any)                   { panic(fmt.Sprint(v...)) }
+func (l *raftLogger) Panicf(format string, v ...any)   { panic(fmt.Sprintf(format, v...)) }

@@ -1,0 +1,248 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// maxSenders bounds the snapshots a process sends at once; further ones wait.
+const maxSenders = 2
+
+// startStream sends the shard's latest state checkpoint. raft hears how it ended in all cases, or it would never
+// send that peer anything again.
+func (s *shard) startStream(to, term uint64) {
+	if _, busy := s.streams[to]; busy {
+		return // the end of that one is reported
+	}
+	s.streams[to] = s.log.checkpoint.index
+	s.env.work.Go(func() {
+		err := s.sendSnapshot(to, term)
+		if err != nil {
+			s.env.log.Warn("raftstore: snapshot not delivered", "layer", "L5", "shard", s.id, "peer", to, "error", err)
+		}
+		s.mail.call(func() {
+			delete(s.streams, to)
+			s.replica.ReportSnapshot(to, err == nil)
+		})
+	})
+}
+
+func (s *shard) sendSnapshot(to, term uint64) error {
+	select {
+	case s.env.senders <- struct{}{}:
+		defer func() { <-s.env.senders }()
+	case <-s.env.ctx.Done():
+		return ErrStopped
+	}
+	return s.env.cfg.Transport.SendSnapshot(s.env.ctx, to, func(w io.Writer) error { return s.writeSnapshot(w, term) })
+}
+
+// writeSnapshot streams one consistent view. An iterator pins it, checkpoint key and state together; a Pebble
+// snapshot would not, because an excise takes keys away under it. The journal may have grown or have been replaced
+// meanwhile, but replicas' journals are equal, so its first bytes are the same.
+func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
+	d := s.env.state
+	d.life.RLock()
+	defer d.life.RUnlock()
+	if d.life.closed {
+		return ErrStopped
+	}
+	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: shardPrefix(s.id), UpperBound: shardPrefix(s.id + 1)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if !it.First() || string(it.Key()) != string(checkpointKey(s.id)) {
+		return errors.Join(it.Error(), fmt.Errorf("no checkpoint: %w", ErrCorrupt))
+	}
+	c, err := decodeCheckpoint(it.Value())
+	if err != nil {
+		return err
+	}
+	sw, err := newSnapshotWriter(w)
+	if err != nil {
+		return err
+	}
+	defer sw.close()
+	if err := sw.header(snapshotHeader{shard: s.id, term: term, checkpoint: c}); err != nil {
+		return err
+	}
+	prefix := len(stateKey(0, nil))
+	for it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := sw.put(it.Key()[prefix:], v); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	if err := s.streamJournal(sw, c.journalBytes); err != nil {
+		return err
+	}
+	return sw.end()
+}
+
+func (s *shard) streamJournal(sw *snapshotWriter, size int64) error {
+	f, have, err := s.journal.acquire()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.journal.release(f) }()
+	if have < size {
+		return fmt.Errorf("journal has %d bytes, the checkpoint needs %d: %w", have, size, ErrCorrupt)
+	}
+	buf := make([]byte, chunkBytes)
+	for at := int64(0); at < size; {
+		n := int(min(int64(len(buf)), size-at))
+		if _, err := f.ReadAt(buf[:n], at); err != nil {
+			return err
+		}
+		if err := sw.journal(buf[:n]); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+// stagedSnapshot is a verified snapshot on disk that nothing refers to yet. It implements snapshotSink for its own
+// making, on the goroutine that receives it; after that it is the shard's.
+type stagedSnapshot struct {
+	snapshotHeader
+	from        uint64
+	claimed     bool // the shard is marked as receiving
+	fs          vfs.FS
+	tables      tableSet
+	journalPath string
+	journalFile vfs.File
+	accept      func(snapshotHeader) error
+	answer      func(struct{}, error)
+}
+
+func (g *stagedSnapshot) begin(h snapshotHeader) error {
+	if err := g.accept(h); err != nil {
+		return err
+	}
+	g.snapshotHeader = h
+	meta, err := encodeCheckpoint(h.checkpoint)
+	if err != nil {
+		return err
+	}
+	if err := g.tables.set(checkpointKey(h.shard), meta); err != nil {
+		return err
+	}
+	if err := g.tables.cut(); err != nil {
+		return err
+	}
+	g.journalPath = g.fs.PathJoin(g.tables.d.staging, g.tables.name+".qj")
+	g.journalFile, err = g.fs.Create(g.journalPath, vfs.WriteCategoryUnspecified)
+	return err
+}
+
+func (g *stagedSnapshot) put(key, value []byte) error {
+
+	return g.tables.set(stateKey(g.shard, key), value)
+}
+
+func (g *stagedSnapshot) journal(p []byte) error {
+	_, err := g.journalFile.Write(p)
+	return err
+}
+
+// finish makes the files durable.
+func (g *stagedSnapshot) finish() error {
+	f := g.journalFile
+	g.journalFile = nil
+	return errors.Join(f.Sync(), f.Close(), g.tables.cut())
+}
+
+// discard removes the files. What a crash leaves is removed at the next open.
+func (g *stagedSnapshot) discard() {
+	if g.journalFile != nil {
+		_ = g.journalFile.Close()
+	}
+	if g.journalPath != "" {
+		_ = g.fs.Remove(g.journalPath)
+	}
+	_ = g.tables.abort()
+}
+
+// offerArrived hands a received snapshot to raft, unless a checkpoint is just being written.
+func (s *shard) offerArrived() error {
+	g := s.arrived
+	if g == nil || s.frozen.index != 0 {
+		return nil
+	}
+	s.arrived, s.staged = nil, g
+	err := s.step(&pb.Message{
+		Type: pb.MsgSnap.Enum(), To: new(s.env.cfg.RaftID), From: new(g.from), Term: new(g.term),
+		Snapshot: &pb.Snapshot{Metadata: g.checkpoint.snapshotMetadata()},
+	})
+	if err == nil {
+		err = s.replica.Process()
+	}
+	if err != nil {
+		return err
+	}
+	if s.staged != nil { // raft had no use for it
+		s.staged = nil
+		g.discard()
+		g.answer(struct{}{}, nil)
+	}
+	return nil
+}
+
+func (s *shard) dropStaged(err error) {
+	for _, g := range []*stagedSnapshot{s.arrived, s.staged} {
+		if g != nil {
+			g.discard()
+			g.answer(struct{}{}, err)
+		}
+	}
+	s.arrived, s.staged = nil, nil
+}
+
+// install replaces log, state, journal and machine by the staged snapshot. A crash between any two steps is
+// completed or undone at open: before the state is replaced the longer journal still begins with the old one; after
+// it, the note in the log says that the log must follow.
+func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
+	g := s.staged
+	if g == nil || g.checkpoint.index != sn.GetMetadata().GetIndex() || g.checkpoint.term != sn.GetMetadata().GetTerm() {
+		return fmt.Errorf("raft installs a snapshot at %d that is not staged", sn.GetMetadata().GetIndex())
+	}
+	c := g.checkpoint
+	if raft.IsEmptyHardState(hs) {
+		hs = &s.log.hard
+	}
+	if err := s.log.beginInstall(c.index); err != nil {
+		return err
+	}
+	if err := g.fs.Rename(g.journalPath, s.journal.path()); err != nil {
+		return err
+	}
+	if err := s.journal.reset(c.journalBytes, c.journalSum); err != nil {
+		return err
+	}
+	if err := s.env.state.replace(s.id, g.tables.paths); err != nil {
+		return err
+	}
+	if err := s.log.reset(c.index, c.term, hs); err != nil {
+		return err
+	}
+	s.log.checkpoint, s.staged = c, nil
+	if err := s.machine.Restore(s.reader, c.machine); err != nil {
+		return err
+	}
+	g.answer(struct{}{}, nil)
+	return nil
+}

@@ -1,0 +1,289 @@
+package raftstore
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A snapshot stream is the magic "QSNP", version u8, then chunks:
+//
+//	kind u8, raw length u32, packed length u32, CRC32C u32 of the 9 bytes before and of the packed bytes,
+//	packed bytes (zstd)
+//
+//	kind 1, once, first: shard u32, leader's term u64, checkpoint (encodeCheckpoint)
+//	kind 2: pairs of state key and value, each with its length as uvarint, keys ascending, no pair split
+//	kind 3: the journal, cut anywhere
+//	kind 4, once, last: SHA-256 over kind, raw length and raw bytes of every chunk before
+//
+// Numbers are little-endian. The journal's length and CRC32C in the checkpoint must match too.
+const (
+	streamMagic      = "QSNP\x01"
+	chunkHeadBytes   = 1 + 4 + 4 + 4
+	chunkBytes       = 256 << 10
+	maxChunkBytes    = 80 << 20 // one chunk holds at least one pair: the largest value and room for its key
+	chunkHeader      = 1
+	chunkState       = 2
+	chunkJournal     = 3
+	chunkEnd         = 4
+	snapshotHeadSize = 4 + 8
+)
+
+// snapshotHeader is the first chunk of a stream.
+type snapshotHeader struct {
+	shard      uint32
+	term       uint64 // of the leader that sends it
+	checkpoint checkpoint
+}
+
+// snapshotWriter writes a stream.
+type snapshotWriter struct {
+	w    io.Writer
+	enc  *zstd.Encoder
+	sum  hash.Hash
+	raw  []byte
+	kind byte
+	out  []byte
+}
+
+func newSnapshotWriter(w io.Writer) (*snapshotWriter, error) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(chunkBytes), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(w, streamMagic); err != nil {
+		return nil, err
+	}
+	return &snapshotWriter{w: w, enc: enc, sum: sha256.New()}, nil
+}
+
+func (s *snapshotWriter) header(h snapshotHeader) error {
+	c, err := encodeCheckpoint(h.checkpoint)
+	if err != nil {
+		return err
+	}
+	s.kind = chunkHeader
+	s.raw = binary.LittleEndian.AppendUint32(s.raw[:0], h.shard)
+	s.raw = binary.LittleEndian.AppendUint64(s.raw, h.term)
+	s.raw = append(s.raw, c...)
+	return s.flush()
+}
+
+func (s *snapshotWriter) put(key, value []byte) error {
+	s.kind = chunkState
+	s.raw = append(binary.AppendUvarint(s.raw, uint64(len(key))), key...)
+	s.raw = append(binary.AppendUvarint(s.raw, uint64(len(value))), value...)
+	if len(s.raw) < chunkBytes {
+		return nil
+	}
+	return s.flush()
+}
+
+// journal comes after the last put.
+func (s *snapshotWriter) journal(p []byte) error {
+	if s.kind == chunkState {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	s.kind = chunkJournal
+	for len(p) > 0 {
+		n := min(len(p), chunkBytes)
+		s.raw = append(s.raw, p[:n]...)
+		p = p[n:]
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *snapshotWriter) end() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.kind, s.raw = chunkEnd, s.sum.Sum(nil)
+	return s.flush()
+}
+
+func (s *snapshotWriter) flush() error {
+	if len(s.raw) == 0 {
+		return nil
+	}
+	s.out = append(s.out[:0], s.kind)
+	s.out = binary.LittleEndian.AppendUint32(s.out, uint32(len(s.raw)))
+	s.sum.Write(s.out)
+	s.sum.Write(s.raw)
+	s.out = append(s.out, make([]byte, 8)...)
+	s.out = s.enc.EncodeAll(s.raw, s.out)
+	binary.LittleEndian.PutUint32(s.out[5:], uint32(len(s.out)-chunkHeadBytes))
+	crc := crc32.Checksum(s.out[:9], castagnoli)
+	binary.LittleEndian.PutUint32(s.out[9:], crc32.Update(crc, castagnoli, s.out[chunkHeadBytes:]))
+	s.raw = s.raw[:0]
+	_, err := s.w.Write(s.out)
+	return err
+}
+
+func (s *snapshotWriter) close() { _ = s.enc.Close() }
+
+// snapshotSink takes in a stream. What it was given counts only when readSnapshot returns nil.
+type snapshotSink interface {
+	begin(snapshotHeader) error
+	put(key, value []byte) error
+	journal(p []byte) error
+}
+
+// snapshotReader checks a stream.
+type snapshotReader struct {
+	r          *bufio.Reader
+	dec        *zstd.Decoder
+	sum        hash.Hash
+	packed     bytes.Buffer
+	raw        []byte
+	sink       snapshotSink
+	header     *snapshotHeader
+	inJournal  bool
+	lastKey    []byte
+	keys       int
+	journalGot int64
+	journalSum uint32
+}
+
+// readSnapshot reads one stream and no byte of what follows it, save for read-ahead.
+func readSnapshot(r io.Reader, sink snapshotSink) error {
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxChunkBytes))
+	if err != nil {
+		return err
+	}
+	defer dec.Close()
+	s := &snapshotReader{r: bufio.NewReaderSize(r, chunkBytes), dec: dec, sum: sha256.New(), sink: sink}
+	magic := make([]byte, len(streamMagic))
+	if _, err := io.ReadFull(s.r, magic); err != nil {
+		return fmt.Errorf("snapshot: %w: %w", err, ErrMalformed)
+	}
+	if string(magic) != streamMagic {
+		return fmt.Errorf("snapshot: not a stream of a known version: %w", ErrMalformed)
+	}
+	for {
+		if end, err := s.chunk(); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		} else if end {
+			return nil
+		}
+	}
+}
+
+func (s *snapshotReader) chunk() (end bool, err error) {
+	var head [chunkHeadBytes]byte
+	if _, err := io.ReadFull(s.r, head[:]); err != nil {
+		return false, fmt.Errorf("cut short: %w: %w", err, ErrMalformed)
+	}
+	kind, rawLen, packedLen := head[0], binary.LittleEndian.Uint32(head[1:]), binary.LittleEndian.Uint32(head[5:])
+	if rawLen == 0 || rawLen > maxChunkBytes || packedLen > rawLen+chunkBytes {
+		return false, fmt.Errorf("chunk of %d bytes: %w", rawLen, ErrMalformed)
+	}
+	s.packed.Reset()
+	if _, err := io.CopyN(&s.packed, s.r, int64(packedLen)); err != nil {
+		return false, fmt.Errorf("cut short: %w: %w", err, ErrMalformed)
+	}
+	crc := crc32.Update(crc32.Checksum(head[:9], castagnoli), castagnoli, s.packed.Bytes())
+	if crc != binary.LittleEndian.Uint32(head[9:]) {
+		return false, fmt.Errorf("chunk checksum mismatch: %w", ErrCorrupt)
+	}
+	s.raw, err = s.dec.DecodeAll(s.packed.Bytes(), s.raw[:0])
+	if err != nil || len(s.raw) != int(rawLen) {
+		return false, fmt.Errorf("chunk does not unpack: %v: %w", err, ErrCorrupt)
+	}
+	if kind == chunkEnd {
+		return true, s.end()
+	}
+	s.sum.Write(head[:5])
+	s.sum.Write(s.raw)
+	switch {
+	case kind == chunkHeader && s.header == nil:
+		return false, s.begin()
+	case s.header == nil:
+		return false, fmt.Errorf("no header: %w", ErrMalformed)
+	case kind == chunkState && !s.inJournal:
+		return false, s.pairs()
+	case kind == chunkJournal:
+		s.inJournal = true
+		if s.journalGot += int64(len(s.raw)); s.journalGot > s.header.checkpoint.journalBytes {
+			return false, fmt.Errorf("journal longer than announced: %w", ErrMalformed)
+		}
+		s.journalSum = crc32.Update(s.journalSum, castagnoli, s.raw)
+		return false, s.sink.journal(s.raw)
+	}
+	return false, fmt.Errorf("chunk of kind %d out of place: %w", kind, ErrMalformed)
+}
+
+func (s *snapshotReader) begin() error {
+	if len(s.raw) < snapshotHeadSize {
+		return fmt.Errorf("header: %w", ErrMalformed)
+	}
+	h := snapshotHeader{shard: binary.LittleEndian.Uint32(s.raw), term: binary.LittleEndian.Uint64(s.raw[4:])}
+	var err error
+	if h.checkpoint, err = decodeCheckpoint(s.raw[snapshotHeadSize:]); err != nil {
+		return err
+	}
+	if h.term < h.checkpoint.term || h.term >= maxIndex || h.checkpoint.index >= maxIndex {
+		return fmt.Errorf("header out of range: %w", ErrMalformed)
+	}
+	s.header = &h
+	return s.sink.begin(h)
+}
+
+func (s *snapshotReader) pairs() error {
+	rest := s.raw
+	next := func() ([]byte, bool) {
+		n, k := binary.Uvarint(rest)
+		if k <= 0 || n > uint64(len(rest)-k) {
+			return nil, false
+		}
+		b := rest[k : k+int(n)]
+		rest = rest[k+int(n):]
+		return b, true
+	}
+	for len(rest) > 0 {
+		key, ok := next()
+		if !ok {
+			return fmt.Errorf("state key: %w", ErrMalformed)
+		}
+		value, ok := next()
+		if !ok {
+			return fmt.Errorf("state value: %w", ErrMalformed)
+		}
+		if s.keys > 0 && bytes.Compare(s.lastKey, key) >= 0 {
+			return fmt.Errorf("state keys out of order: %w", ErrMalformed)
+		}
+		s.keys++
+		s.lastKey = append(s.lastKey[:0], key...)
+		if err := s.sink.put(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *snapshotReader) end() error {
+	if s.header == nil {
+		return fmt.Errorf("no header: %w", ErrMalformed)
+	}
+	if !bytes.Equal(s.raw, s.sum.Sum(nil)) {
+		return fmt.Errorf("checksum of the whole does not match: %w", ErrCorrupt)
+	}
+	c := s.header.checkpoint
+	if s.journalGot != c.journalBytes || s.journalSum != c.journalSum {
+		return fmt.Errorf("journal of %d bytes is not the one announced (%d): %w", s.journalGot, c.journalBytes, ErrCorrupt)
+	}
+	return nil
+}
