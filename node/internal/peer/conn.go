@@ -49,6 +49,9 @@ type conn struct {
 func (t *Transport) install(r *remote, h Handler, nc *counted, fr *frameReader, hi *hello) *conn {
 	r.installing.Lock()
 	defer r.installing.Unlock()
+	if _, newest := r.name(); hi.incarnation != 0 && hi.incarnation < newest {
+		return nil
+	}
 	if old := r.conn.Load(); old != nil {
 		old.shut(errReplaced)
 		<-old.done
