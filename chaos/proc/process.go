@@ -103,6 +103,22 @@ func (p *Process) Stop(ctx context.Context) error {
 	return nil
 }
 
+// Pause stops the process where it is (SIGSTOP), as a machine that hangs.
+func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on (SIGCONT).
+func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s syscall.Signal) error {
+	if !p.Running() {
+		return p.exited()
+	}
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("proc: %s: %v: %w", p.Name, s, err)
+	}
+	return nil
+}
+
 // Wait waits until the process has ended and returns its exit code.
 func (p *Process) Wait(ctx context.Context) (int, error) {
 	select {
