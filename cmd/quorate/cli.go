@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"github.com/goccy/go-yaml"
+
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/client"
+)
+
+// cli is every command and flag.
+type cli struct {
+	Config kong.ConfigFlag `help:"YAML file with flags as keys (data-dir: /var/lib/quorate). QUORATE_* and flags win over it." placeholder:"FILE"`
+
+	Start   startCmd   `cmd:"" help:"Run a node."`
+	Dev     devCmd     `cmd:"" help:"Run a whole cluster in this process, on loopback, for trying things."`
+	Submit  submitCmd  `cmd:"" help:"Submit tasks."`
+	Task    taskCmd    `cmd:"" help:"Look at tasks and change them."`
+	Agent   agentCmd   `cmd:"" help:"Run and list agents."`
+	Ledger  ledgerCmd  `cmd:"" help:"Read and verify the audit ledger."`
+	Node    nodeCmd    `cmd:"" help:"List and change the cluster's nodes."`
+	Status  statusCmd  `cmd:"" help:"Show nodes, shards, queues and agents."`
+	Doctor  doctorCmd  `cmd:"" help:"Check the layers one by one and say what to do."`
+	Backup  laterCmd   `cmd:"" help:"(Not in this version.)"`
+	Restore laterCmd   `cmd:"" help:"(Not in this version.)"`
+	Bench   benchCmd   `cmd:"" help:"Measure."`
+	Chaos   chaosCmd   `cmd:"" help:"Break clusters and check them."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// apiFlags are how a client command finds the cluster.
+type apiFlags struct {
+	API   []string `name:"api" help:"Nodes' API addresses, comma-separated." default:"http://127.0.0.1:7700" env:"QUORATE_API"`
+	Token string   `help:"Bearer token." env:"QUORATE_TOKEN"`
+}
+
+func (f apiFlags) client() (*client.Client, error) {
+	c, err := client.New(client.Config{URLs: f.API, Token: f.Token})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// laterCmd is a verb of the contract that this version does not do.
+type laterCmd struct {
+	Args []string `arg:"" optional:"" hidden:""`
+}
+
+func (laterCmd) Run(k *kong.Context) error {
+	layer := 5
+	name := strings.TrimSuffix(k.Command(), " <args>")
+	for _, p := range []string{"task", "ledger"} {
+		if strings.HasPrefix(name, p) {
+			layer = 7
+		}
+	}
+	return api.Errorf(501, layer, "not_yet_supported", api.RetryNo, "`quorate %s` is not supported by this version", name).
+		WithHint("`quorate --help` lists what is")
+}
+
+// yamlConfig reads a flat YAML file whose keys are flag names; a key that is
+// no flag is an error.
+func yamlConfig(r io.Reader) (kong.Resolver, error) {
+	var values map[string]any
+	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	return &yamlResolver{values}, nil
+}
+
+type yamlResolver struct{ values map[string]any }
+
+// Validate refuses keys that no command has a flag for.
+func (y *yamlResolver) Validate(app *kong.Application) error {
+	known := map[string]bool{}
+	_ = kong.Visit(app, func(n kong.Visitable, next kong.Next) error {
+		if f, ok := n.(*kong.Flag); ok {
+			known[f.Name] = true
+		}
+		return next(nil)
+	})
+	for key := range y.values {
+		if !known[key] {
+			return fmt.Errorf("configuration file: there is no flag %q", key)
+		}
+	}
+	return nil
+}
+
+// Resolve implements kong.Resolver.
+func (y *yamlResolver) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
+	v, ok := y.values[f.Name]
+	if !ok {
+		return nil, nil
+	}
+	if list, ok := v.([]any); ok {
+		parts := make([]string, len(list))
+		for i, x := range list {
+			parts[i] = fmt.Sprint(x)
+		}
+		return strings.Join(parts, ","), nil
+	}
+	return fmt.Sprint(v), nil
+}

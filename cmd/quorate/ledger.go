@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+type ledgerCmd struct {
+	Log    ledgerLogCmd    `cmd:"" help:"Show audit records."`
+	Verify ledgerVerifyCmd `cmd:"" help:"Recompute every node's chains and compare them."`
+	Export ledgerExportCmd `cmd:"" help:"Stream records as JSON Lines, with the bytes their hashes cover."`
+	Prove  laterCmd        `cmd:"" help:"(Not in this version.)"`
+}
+
+type recordFilter struct {
+	apiFlags  `embed:""`
+	Agent     string `help:"Only of this agent."`
+	Task      string `help:"Only of this task."`
+	Verb      string `help:"Only this verb."`
+	Fleet     string `help:"Only this fleet."`
+	From      string `help:"RFC 3339 time."`
+	To        string `help:"RFC 3339 time, exclusive."`
+	Guarantee string `help:"Only this guarantee level."`
+	Shard     int    `default:"-1" help:"Only this shard."`
+}
+
+func (c *recordFilter) filter() (api.AuditFilter, error) {
+	f := api.AuditFilter{AgentID: c.Agent, TaskID: c.Task, Verb: c.Verb, FleetID: c.Fleet, GuaranteeLevel: c.Guarantee, Shard: c.Shard}
+	for _, t := range []struct {
+		in  string
+		out *time.Time
+	}{{c.From, &f.From}, {c.To, &f.To}} {
+		if t.in != "" {
+			var err error
+			if *t.out, err = time.Parse(time.RFC3339, t.in); err != nil {
+				return f, usageError{err}
+			}
+		}
+	}
+	return f, nil
+}
+
+type ledgerLogCmd struct {
+	recordFilter `embed:""`
+	Limit        int    `default:"100" help:"1 to 1000."`
+	Cursor       string `help:"Go on from the page before."`
+	JSON         bool   `name:"json" help:"Print JSON."`
+}
+
+// Run shows records.
+func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	f, err := c.filter()
+	if err != nil {
+		return err
+	}
+	f.Limit, f.Cursor = c.Limit, c.Cursor
+	p, err := cl.Audit(ctx, f)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, p)
+	}
+	var rows [][]string
+	for _, r := range p.Records {
+		change := r.To
+		if r.From != "" && r.From != r.To {
+			change = r.From + "→" + r.To
+		}
+		rows = append(rows, []string{fmt.Sprintf("%d/%d", r.Shard, r.Seq), r.Time.Format("2006-01-02T15:04:05.000Z"), r.Verb, dash(r.TaskID), dash(change),
+			dash(r.AgentID), strconv.FormatUint(r.Epoch, 10), dash(r.Code), short(r.Detail, 50)})
+	}
+	table(con.out, "RECORD TIME VERB TASK CHANGE AGENT EPOCH CODE DETAIL", rows)
+	if p.NextCursor != "" {
+		fmt.Fprintf(con.err, "more: --cursor %s\n", p.NextCursor)
+	}
+	return nil
+}
+
+type ledgerExportCmd struct {
+	recordFilter `embed:""`
+}
+
+// Run exports records.
+func (c *ledgerExportCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	f, err := c.filter()
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(con.out)
+	return cl.Export(ctx, f, func(r api.Record) error { return e.Encode(r) })
+}
+
+type ledgerVerifyCmd struct {
+	apiFlags `embed:""`
+	JSON     bool `name:"json" help:"Print JSON."`
+}
+
+// Run has every given node verify its chains; the first bad record of each
+// shard is named, and nodes that differ at equal length are an error.
+func (c *ledgerVerifyCmd) Run(ctx context.Context, con console) error {
+	var all []api.LedgerVerification
+	for _, url := range c.API {
+		one := apiFlags{API: []string{url}, Token: c.Token}
+		cl, err := one.client()
+		if err != nil {
+			return err
+		}
+		v, err := cl.VerifyLedger(ctx)
+		cl.Close()
+		if err != nil {
+			return err
+		}
+		all = append(all, v)
+	}
+	if c.JSON {
+		if err := printJSON(con.out, map[string]any{"nodes": all}); err != nil {
+			return err
+		}
+	} else {
+		var rows [][]string
+		for _, v := range all {
+			for _, h := range v.Heads {
+				state := paint(con.out, green, "ok")
+				for _, b := range v.Bad {
+					if b.Shard == h.Shard {
+						state = paint(con.out, red, fmt.Sprintf("bad at record %d: %s", b.Seq, b.Reason))
+					}
+				}
+				rows = append(rows, []string{v.NodeID, strconv.Itoa(int(h.Shard)), strconv.FormatUint(h.Size, 10), short(h.Hash, 20), state})
+			}
+		}
+		table(con.out, "NODE SHARD RECORDS HEAD STATE", rows)
+	}
+	return compare(all)
+}
+
+// compare finds a bad record, or two nodes whose heads of equal length differ.
+func compare(all []api.LedgerVerification) error {
+	type at struct {
+		shard uint32
+		size  uint64
+	}
+	heads := map[at]api.LedgerHead{}
+	owner := map[at]string{}
+	for _, v := range all {
+		if !v.OK {
+			return api.Errorf(500, 7, "ledger_corrupt", api.RetryNo, "node %s, shard %d: first bad record %d: %s", v.NodeID, v.Bad[0].Shard, v.Bad[0].Seq, v.Bad[0].Reason)
+		}
+		for _, h := range v.Heads {
+			k := at{h.Shard, h.Size}
+			if o, ok := heads[k]; ok && o.Hash != h.Hash {
+				return api.Errorf(500, 7, "ledgers_differ", api.RetryNo, "nodes %s and %s differ at record %d of shard %d", owner[k], v.NodeID, h.Size, h.Shard)
+			}
+			heads[k], owner[k] = h, v.NodeID
+		}
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/quorate/quorate/node"
+)
+
+type logFlags struct {
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
+	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+func (f logFlags) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.LogLevel)) // an enum
+	opts := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+type startCmd struct {
+	DataDir         string        `required:"" placeholder:"DIR" help:"Where the node keeps everything."`
+	NodeID          string        `placeholder:"N" help:"The node's name for ever; default made up at the first start."`
+	API             string        `name:"api" default:"127.0.0.1:7700" env:"QUORATE_LISTEN_API" help:"API address."`
+	Peer            string        `default:"127.0.0.1:7701" help:"Peer address."`
+	Gossip          string        `default:"127.0.0.1:7702" help:"Gossip address."`
+	Join            []string      `placeholder:"A,B" help:"Gossip addresses of other nodes."`
+	BootstrapExpect int           `default:"3" help:"How many nodes make a new cluster."`
+	Cluster         string        `default:"quorate" help:"The cluster's name."`
+	Shards          int           `default:"4" help:"Task shards of a new cluster."`
+	AgentInterval   time.Duration `default:"30s" help:"How often an agent should be heard of."`
+	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
+	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
+	logFlags        `embed:""`
+}
+
+// Run runs a node until a signal or a reason to stop.
+func (c *startCmd) Run(ctx context.Context, con console) error {
+	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
+		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
+		MaxPayloadBytes: c.MaxPayload, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return n.Close()
+	case err := <-n.Fatal():
+		_ = n.Close() // the reason matters more
+		return err
+	}
+}
+
+type devCmd struct {
+	Nodes    int    `default:"3" help:"1, 3, 5 or 7."`
+	DataDir  string `placeholder:"DIR" help:"Keep the cluster here; default a temporary directory, removed at the end."`
+	logFlags `embed:""`
+}
+
+// Run runs a cluster in this process until a signal.
+func (c *devCmd) Run(ctx context.Context, con console) error {
+	dir := c.DataDir
+	if dir == "" {
+		tmp, err := os.MkdirTemp("", "quorate-dev-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		dir = tmp
+	}
+	if c.LogLevel == "info" {
+		c.LogLevel = "warn" // several nodes talk at once
+	}
+	var nodes []*node.Node
+	defer func() {
+		for _, n := range nodes {
+			if err := n.Close(); err != nil {
+				fmt.Fprintln(con.err, "quorate:", err)
+			}
+		}
+	}()
+	fatal := make(chan error, 8)
+	var join []string
+	for i := range c.Nodes {
+		cfg := node.Config{DataDir: filepath.Join(dir, "node"+strconv.Itoa(i+1)), NodeID: "node" + strconv.Itoa(i+1),
+			APIAddr: freeOr("127.0.0.1:0", i == 0, "127.0.0.1:7700"), PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+			Join: join, BootstrapExpect: c.Nodes, Logger: c.logger(con.err)}
+		n, err := node.Open(cfg)
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, n)
+		join = append(join, n.GossipAddr())
+		go func() { // ends with the process: Fatal delivers at most one reason
+			if err, ok := <-n.Fatal(); ok {
+				fatal <- err
+			}
+		}()
+		fmt.Fprintf(con.out, "%s  http://%s\n", n.NodeID(), n.APIAddr())
+	}
+	for _, n := range nodes {
+		for n.Ready() != nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-fatal:
+				return err
+			case <-time.After(50 * time.Millisecond): // forming has no event to wait for from outside
+			}
+		}
+	}
+	fmt.Fprintf(con.out, "ready: export QUORATE_API=http://%s; stop with Ctrl-C\n", nodes[0].APIAddr())
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-fatal:
+		return err
+	}
+}
+
+// freeOr is the wanted address if it is free.
+func freeOr(other string, want bool, addr string) string {
+	if !want {
+		return other
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return other
+	}
+	l.Close()
+	return addr
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(con console) error {
+	fmt.Fprintln(con.out, "quorate", node.Version())
+	return nil
+}
+
+// isTerminal says whether w is one: colour and redrawing only there.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

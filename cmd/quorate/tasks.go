@@ -1,0 +1,378 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/client"
+)
+
+type submitCmd struct {
+	apiFlags    `embed:""`
+	What        string        `arg:"" optional:"" name:"action:target" help:"The capability the task needs."`
+	Input       string        `help:"JSON, @FILE, or - for standard input."`
+	Description string        `help:"For people."`
+	Guarantee   string        `help:"best_effort, at_least_once (default) or exactly_once."`
+	Key         string        `help:"Idempotency key."`
+	Priority    string        `help:"low, normal (default), high or critical."`
+	After       []string      `help:"Task IDs that must complete first."`
+	Deadline    time.Duration `help:"Give up after this long."`
+	Delay       time.Duration `help:"Not before this long from now."`
+	Lease       time.Duration `help:"How long the agent may stay silent."`
+	MaxRetries  *int          `help:"Attempts beyond the first."`
+	Fleet       string        `help:"Tenant."`
+	Session     string        `help:"Session ID."`
+	File        string        `placeholder:"TASKS.jsonl" help:"Submit every line of a file (- for standard input)."`
+	Wait        bool          `help:"Wait until the task has ended; exit 1 unless it completed."`
+	JSON        bool          `name:"json" help:"Print JSON."`
+}
+
+// Run submits one task or a file of them.
+func (c *submitCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if c.File != "" {
+		if c.What != "" {
+			return usageError{errors.New("give ACTION:TARGET or --file, not both")}
+		}
+		return c.file(ctx, con, cl)
+	}
+	spec, err := c.spec(con.in)
+	if err != nil {
+		return usageError{err}
+	}
+	v, err := cl.Submit(ctx, spec)
+	if err != nil {
+		return err
+	}
+	if !c.Wait {
+		if c.JSON {
+			return printJSON(con.out, v)
+		}
+		fmt.Fprintln(con.out, v.TaskID)
+		return nil
+	}
+	t, err := cl.Wait(ctx, v.TaskID)
+	if err != nil {
+		return err
+	}
+	if err := showTask(con.out, t, c.JSON); err != nil {
+		return err
+	}
+	if t.State != "completed" {
+		return api.Errorf(409, 5, "not_completed", api.RetryNo, "task %s ended %s: %s", t.TaskID, t.State, t.LastError)
+	}
+	return nil
+}
+
+func (c *submitCmd) spec(in io.Reader) (api.TaskSpec, error) {
+	action, target, err := api.SplitCapability(c.What)
+	if err != nil {
+		return api.TaskSpec{}, err
+	}
+	spec := api.TaskSpec{Action: action, Target: target, Description: c.Description, Guarantee: c.Guarantee, IdempotencyKey: c.Key,
+		Priority: c.Priority, After: c.After, FleetID: c.Fleet, SessionID: c.Session, LeaseSeconds: c.Lease.Seconds()}
+	if spec.Input, err = readInput(c.Input, in); err != nil {
+		return spec, err
+	}
+	now := time.Now()
+	if c.Deadline > 0 {
+		t := now.Add(c.Deadline)
+		spec.Deadline = &t
+	}
+	if c.Delay > 0 {
+		t := now.Add(c.Delay)
+		spec.NotBefore = &t
+	}
+	if c.MaxRetries != nil {
+		spec.RetryPolicy = &api.RetryPolicy{MaxRetries: c.MaxRetries}
+	}
+	return spec, nil
+}
+
+// readInput takes JSON as given, from a file, or from standard input.
+func readInput(s string, in io.Reader) (json.RawMessage, error) {
+	b := []byte(s)
+	var err error
+	switch {
+	case s == "":
+		return nil, nil
+	case s == "-":
+		b, err = io.ReadAll(in)
+	case strings.HasPrefix(s, "@"):
+		b, err = os.ReadFile(s[1:])
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b = bytes.TrimSpace(b); !json.Valid(b) {
+		return nil, fmt.Errorf("--input is not JSON: %.60s", b)
+	}
+	return b, nil
+}
+
+// fileChunk is how many lines go in one request.
+const fileChunk = 256
+
+func (c *submitCmd) file(ctx context.Context, con console, cl *client.Client) error {
+	in := con.in
+	if c.File != "-" {
+		f, err := os.Open(c.File)
+		if err != nil {
+			return usageError{err}
+		}
+		defer f.Close()
+		in = f
+	}
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 4<<20)
+	var specs []api.TaskSpec
+	accepted, replayed, refused, line := 0, 0, 0, 0
+	flush := func() error {
+		if len(specs) == 0 {
+			return nil
+		}
+		vs, err := cl.SubmitBatch(ctx, specs)
+		if err != nil {
+			return err
+		}
+		for i, v := range vs {
+			switch {
+			case v.Error != nil:
+				refused++
+				fmt.Fprintf(con.err, "line %d: %v\n", line-len(specs)+i+1, v.Error)
+			case v.Replayed:
+				replayed++
+			default:
+				accepted++
+			}
+			if c.JSON {
+				if err := json.NewEncoder(con.out).Encode(v); err != nil {
+					return err
+				}
+			}
+		}
+		specs = specs[:0]
+		return nil
+	}
+	for lines.Scan() {
+		line++
+		var s api.TaskSpec
+		d := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&s); err != nil {
+			return usageError{fmt.Errorf("%s line %d: %w", c.File, line, err)}
+		}
+		if specs = append(specs, s); len(specs) == fileChunk {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	if !c.JSON {
+		fmt.Fprintf(con.out, "%d accepted, %d known already, %d refused\n", accepted, replayed, refused)
+	}
+	if refused > 0 {
+		return api.Errorf(422, 5, "some_refused", api.RetryNo, "%d of %d tasks were refused", refused, line)
+	}
+	return nil
+}
+
+type taskCmd struct {
+	Get     taskGetCmd    `cmd:"" help:"Show a task."`
+	List    taskListCmd   `cmd:"" help:"List tasks."`
+	Cancel  taskCancelCmd `cmd:"" help:"End a task."`
+	Retry   taskRetryCmd  `cmd:"" help:"Make a failed, cancelled or timed out task ready again."`
+	Watch   taskWatchCmd  `cmd:"" help:"Follow a task until it has ended."`
+	Why     taskWhyCmd    `cmd:"" help:"Say where a task stands and what it waits for."`
+	Approve laterCmd      `cmd:"" help:"(Not in this version.)"`
+	Reject  laterCmd      `cmd:"" help:"(Not in this version.)"`
+	Resolve laterCmd      `cmd:"" help:"(Not in this version.)"`
+}
+
+// oneTask is what commands about one task share.
+type oneTask struct {
+	apiFlags `embed:""`
+	ID       string `arg:"" help:"Task ID."`
+	JSON     bool   `name:"json" help:"Print JSON."`
+}
+
+func (c *oneTask) show(con console, op func(*client.Client) (api.Task, error)) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	t, err := op(cl)
+	if err != nil {
+		return err
+	}
+	return showTask(con.out, t, c.JSON)
+}
+
+type taskGetCmd struct {
+	oneTask `embed:""`
+	Wait    time.Duration `help:"Wait up to this long for its end."`
+}
+
+// Run shows a task.
+func (c *taskGetCmd) Run(ctx context.Context, con console) error {
+	return c.show(con, func(cl *client.Client) (api.Task, error) { return cl.Task(ctx, c.ID, c.Wait) })
+}
+
+type taskCancelCmd struct {
+	oneTask `embed:""`
+	Reason  string `help:"Why."`
+}
+
+// Run cancels a task.
+func (c *taskCancelCmd) Run(ctx context.Context, con console) error {
+	return c.show(con, func(cl *client.Client) (api.Task, error) { return cl.Cancel(ctx, c.ID, c.Reason) })
+}
+
+type taskRetryCmd struct {
+	oneTask `embed:""`
+}
+
+// Run retries a task.
+func (c *taskRetryCmd) Run(ctx context.Context, con console) error {
+	return c.show(con, func(cl *client.Client) (api.Task, error) { return cl.Retry(ctx, c.ID) })
+}
+
+type taskWatchCmd struct {
+	oneTask `embed:""`
+}
+
+// Run prints a task each time its state is seen to have changed.
+func (c *taskWatchCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	last := ""
+	for {
+		t, err := cl.Task(ctx, c.ID, time.Second)
+		if err != nil {
+			return err
+		}
+		if line := fmt.Sprintf("%s epoch %d attempts %d agent %s %s", t.State, t.Epoch, t.Attempts, dash(t.AgentID), short(t.LastError, 80)); line != last {
+			last = line
+			if c.JSON {
+				err = json.NewEncoder(con.out).Encode(t)
+			} else {
+				_, err = fmt.Fprintf(con.out, "%s  %s\n", time.Now().Format(time.TimeOnly), line)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if t.CompletedAt != nil {
+			return nil
+		}
+	}
+}
+
+type taskWhyCmd struct {
+	oneTask `embed:""`
+}
+
+// Run explains a task.
+func (c *taskWhyCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	w, err := cl.Why(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, w)
+	}
+	fmt.Fprintf(con.out, "%s: %s\n", w.State, w.Summary)
+	for _, d := range w.Details {
+		fmt.Fprintln(con.out, " ", d)
+	}
+	return nil
+}
+
+type taskListCmd struct {
+	apiFlags `embed:""`
+	State    []string `help:"Only these states."`
+	Fleet    string   `help:"Only this fleet."`
+	Action   string   `help:"Only this action."`
+	Target   string   `help:"Only this target."`
+	Agent    string   `help:"Only of this agent."`
+	Session  string   `help:"Only of this session."`
+	Limit    int      `default:"100" help:"1 to 1000."`
+	Cursor   string   `help:"Go on from the page before."`
+	JSON     bool     `name:"json" help:"Print JSON."`
+}
+
+// Run lists tasks.
+func (c *taskListCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	p, err := cl.Tasks(ctx, api.TaskFilter{States: c.State, FleetID: c.Fleet, Action: c.Action, Target: c.Target, AgentID: c.Agent,
+		SessionID: c.Session, Limit: c.Limit, Cursor: c.Cursor})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, p)
+	}
+	var rows [][]string
+	for _, t := range p.Tasks {
+		rows = append(rows, []string{t.TaskID, t.State, t.Action + ":" + t.Target, t.Priority, strconv.Itoa(t.Attempts), dash(t.AgentID), ago(&t.CreatedAt), short(t.LastError, 50)})
+	}
+	table(con.out, "TASK STATE CAPABILITY PRIORITY ATTEMPTS AGENT AGE ERROR", rows)
+	if p.NextCursor != "" {
+		fmt.Fprintf(con.err, "more: --cursor %s\n", p.NextCursor)
+	}
+	return nil
+}
+
+func showTask(w io.Writer, t api.Task, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, t)
+	}
+	rows := [][]string{{"task", t.TaskID}, {"state", t.State + "  (L5 " + t.L5 + ", L7 " + t.L7 + ")"}, {"capability", t.Action + ":" + t.Target},
+		{"priority", t.Priority}, {"guarantee", t.Guarantee}, {"attempts", strconv.Itoa(t.Attempts)}, {"epoch", strconv.FormatUint(t.Epoch, 10)},
+		{"agent", dash(t.AgentID)}, {"created", t.CreatedAt.Format(time.RFC3339)}}
+	if t.CompletedAt != nil {
+		rows = append(rows, []string{"ended", t.CompletedAt.Format(time.RFC3339)})
+	}
+	for _, f := range []struct{ name, value string }{{"error", t.LastError}, {"input", string(t.Input)}, {"result", string(t.Result)}} {
+		if f.value != "" {
+			rows = append(rows, []string{f.name, short(f.value, 200)})
+		}
+	}
+	for _, r := range rows {
+		fmt.Fprintf(w, "%-11s %s\n", r[0], r[1])
+	}
+	return nil
+}
