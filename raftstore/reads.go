@@ -29,9 +29,13 @@ func (q *readQueue) tick(timeout uint64) {
 		return
 	}
 	if q.ticks++; q.ticks >= timeout {
-		q.waiting = append(q.attempt, q.waiting...)
-		q.attempt = nil
+		q.retry()
 	}
+}
+
+func (q *readQueue) retry() {
+	q.waiting = append(q.attempt, q.waiting...)
+	q.attempt = nil
 }
 
 // startReads begins an attempt. It waits for an entry of the leader's own term to be applied: before that a group
@@ -42,7 +46,9 @@ func (r *Replica) startReads() {
 		return
 	}
 	if r.role != raft.StateLeader {
-		q.failAll(r.notLeader())
+		if !r.choosing() {
+			q.failAll(r.notLeader())
+		}
 		return
 	}
 	if q.attempt != nil || r.ledTerm != r.term {

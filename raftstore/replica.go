@@ -16,6 +16,7 @@ const (
 	maxInflightMessages = 64       // append messages to one peer not yet acknowledged: at most 64 MiB
 	maxUncommittedBytes = 64 << 20 // of the leader's uncommitted tail; beyond it proposals wait in the mailbox
 	maxApplyBytes       = 4 << 20  // of committed entries in one step
+	leaderlessTicks     = 5        // commands wait this long for a leader to emerge: two rounds of early campaigns
 )
 
 // Log is where a Replica keeps its entries and its hard state.
@@ -71,9 +72,10 @@ type Replica struct {
 	reads   readQueue
 	waits   []appliedWait
 
-	ticks    uint64
-	heard    map[uint64]uint64 // peer → tick of its last answer
-	campaign campaignPlan
+	ticks      uint64
+	leaderless int               // ticks since no leader is known
+	heard      map[uint64]uint64 // peer → tick of its last answer
+	campaign   campaignPlan
 }
 
 type appliedWait struct {
@@ -117,6 +119,9 @@ func (r *Replica) Tick() {
 	r.ticks++
 	r.rn.Tick()
 	r.queue.held = false
+	if r.lead == 0 {
+		r.leaderless++
+	}
 	r.reads.tick(uint64(r.cfg.ElectionTicks))
 	r.tickCampaign()
 	// A command whose entry is undecided this long after leadership was lost is answered: nobody may wait for ever.
@@ -216,6 +221,10 @@ func (r *Replica) Stop() {
 	r.waits = nil
 }
 
+// choosing: there is no leader, but probably there is one soon. Commands and reads wait that long, because most
+// handovers take milliseconds and a refusal that names nobody helps nobody.
+func (r *Replica) choosing() bool { return r.lead == 0 && r.leaderless < leaderlessTicks }
+
 func (r *Replica) notLeader() *NotLeaderError {
 	leader := r.lead
 	if leader == r.cfg.ID {
@@ -245,7 +254,9 @@ func (r *Replica) proposeQueued() {
 		return
 	}
 	if r.role != raft.StateLeader {
-		r.queue.refuseAll(r.notLeader())
+		if !r.choosing() {
+			r.queue.refuseAll(r.notLeader())
+		}
 		return
 	}
 	for r.queue.len() > 0 && !r.queue.held && r.pending.len() < r.cfg.MaxInflightEntries {
@@ -324,7 +335,7 @@ func (r *Replica) observe(rd raft.Ready) {
 	}
 	r.queue.held = false
 	if r.lead != 0 {
-		r.campaign = campaignPlan{}
+		r.campaign, r.leaderless = campaignPlan{}, 0
 	}
 	lost := was == raft.StateLeader && (r.role != raft.StateLeader || r.term != oldTerm)
 	if lost || (r.role != raft.StateLeader && r.lead != oldLead) {
@@ -340,8 +351,9 @@ func (r *Replica) observe(rd raft.Ready) {
 		for id := range r.heard { // what was heard before this term says nothing about it
 			delete(r.heard, id)
 		}
-	} else {
-		r.reads.failAll(r.notLeader())
+	}
+	if lost {
+		r.reads.retry()
 	}
 }
 
