@@ -267,7 +267,7 @@ func newCluster(tb testing.TB, n int, shards uint32, change func(*Config)) *netw
 		voters = append(voters, id)
 		t := &testNode{id: id, net: w, fatal: make(chan error, 1)}
 		t.cfg = Config{
-			Dir: "data", FS: vfs.NewCrashableMem(), RaftID: id, Transport: t, Logger: testLogger(tb),
+			Dir: "/data", FS: vfs.NewCrashableMem(), RaftID: id, Transport: t, Logger: testLogger(tb),
 			TickInterval: 10 * time.Millisecond, CheckpointInterval: 50 * time.Millisecond,
 			OnFatal: func(err error) { t.fatal <- err },
 			Machine: func(shard uint32, r Reader, j Journal) (Machine, error) {
@@ -314,7 +314,7 @@ func (n *testNode) open(tb testing.TB) {
 // crash stops a node as a power cut would: only what was synced stays.
 func (n *testNode) crash(tb testing.TB) {
 	tb.Helper()
-	fs := n.cfg.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+	fs := n.clone()
 	s := n.store.Swap(nil)
 	if err := s.stop(true); err != nil {
 		tb.Errorf("stop %d: %v", n.id, err)
@@ -326,6 +326,9 @@ func (n *testNode) crash(tb testing.TB) {
 		}
 	}
 }
+
+// clone is the disk as a power cut would leave it now.
+func (n *testNode) clone() *vfs.MemFS { return n.cfg.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{}) }
 
 func (n *testNode) toy(shard uint32) *toyMachine {
 	n.toys.Lock()

@@ -48,8 +48,10 @@ func openDisk(cfg Config, fatal func(error)) (d *disk, err error) {
 			return d, err
 		}
 	}
-	if err := syncDir(d.fs, d.cfg.Dir); err != nil {
-		return d, err
+	for _, dir := range []string{d.fs.PathDir(d.cfg.Dir), d.cfg.Dir} {
+		if err := syncDir(d.fs, dir); err != nil {
+			return d, err
+		}
 	}
 	cache := pebble.NewCache(cfg.CacheBytes)
 	defer cache.Unref()

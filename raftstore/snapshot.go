@@ -212,6 +212,16 @@ func (s *shard) dropStaged(err error) {
 	s.arrived, s.staged = nil, nil
 }
 
+// installStep, set by tests only, may fail an installation between two steps.
+var installStep func(string) error
+
+func reached(step string) error {
+	if installStep == nil {
+		return nil
+	}
+	return installStep(step)
+}
+
 // install replaces log, state, journal and machine by the staged snapshot. A crash between any two steps is
 // completed or undone at open: before the state is replaced the longer journal still begins with the old one; after
 // it, the note in the log says that the log must follow.
@@ -227,13 +237,22 @@ func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
 	if err := s.log.beginInstall(c.index); err != nil {
 		return err
 	}
+	if err := reached("noted"); err != nil {
+		return err
+	}
 	if err := g.fs.Rename(g.journalPath, s.journal.path()); err != nil {
 		return err
 	}
 	if err := s.journal.reset(c.journalBytes, c.journalSum); err != nil {
 		return err
 	}
+	if err := reached("journal"); err != nil {
+		return err
+	}
 	if err := s.env.state.replace(s.id, g.tables.paths); err != nil {
+		return err
+	}
+	if err := reached("state"); err != nil {
 		return err
 	}
 	if err := s.log.reset(c.index, c.term, hs); err != nil {

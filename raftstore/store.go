@@ -384,9 +384,8 @@ func (s *Store) Journal(shard uint32) Journal {
 	return nil
 }
 
-// Close writes a last state checkpoint, stops everything and waits for it. After a fatal error it writes nothing,
-// leaves the databases as they are, and returns that error: a goroutine may be stuck in them, and only the end of
-// the process is safe.
+// Close writes a last state checkpoint, stops everything and waits for it. After a fatal error it writes nothing more
+// and returns that error, at the latest after abandonWait: on a failed disk a goroutine may be stuck for good.
 func (s *Store) Close() error { return s.stop(false) }
 
 func (s *Store) stop(abort bool) error {
@@ -435,19 +434,27 @@ func (s *Store) stop(abort bool) error {
 	return nil
 }
 
-// abandonWait is how long Close waits, after a fatal error, for goroutines that can still end.
+// abandonWait is how long Close waits, after a fatal error, for what may be stuck on a failed disk.
 const abandonWait = 2 * time.Second
 
 func (s *Store) abandon() error {
 	s.cancel()
+	ended := make(chan struct{})
+	go func() { // outlives Close only when something is stuck, and then only the end of the process helps
+		defer close(ended)
+		for _, sh := range s.shards {
+			<-sh.done
+		}
+		s.work.Wait()
+		_ = s.guard(s.closeFiles) // the fatal error is the one to report
+	}()
 	t := time.NewTimer(abandonWait)
 	defer t.Stop()
-	for _, sh := range s.shards {
-		select {
-		case <-sh.done:
-		case <-t.C:
-			return s.life.err
-		}
+	select {
+	case <-ended:
+	case <-t.C:
 	}
+	s.life.Lock()
+	defer s.life.Unlock()
 	return s.life.err
 }
