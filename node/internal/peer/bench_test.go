@@ -35,7 +35,7 @@ func benchPair(b *testing.B) (*testNode, *testNode, *counting) {
 	x, y := startNode(b, 1), startNode(b, 2)
 	c := &counting{recorder: y.recorder, want: int64(b.N), done: make(chan struct{})}
 	y.Transport.SetHandler(c)
-	link(x, y)
+	introduce(x, y)
 	x.want(b, event{what: "up", from: 2})
 	eventually(b, "up", func() bool { return y.Up(1) })
 	b.ResetTimer()

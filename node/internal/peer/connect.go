@@ -134,21 +134,33 @@ func (t *Transport) receive(nc *counted) (h hello, fr *frameReader, ok bool) {
 	return h, fr, err == nil
 }
 
+// link is a connection this node dialled and was welcomed on.
+type link struct {
+	nc  *counted
+	fr  *frameReader
+	got hello
+	// release ends the tie to the context it was dialled under, and closes it.
+	release func()
+}
+
 // connect dials an address and does the dialer's side of the handshake. The
-// connection is tracked; the caller untracks it. stop ends the tie to ctx.
-func (t *Transport) connect(ctx context.Context, addr string, purpose uint8, wanted uint64, maxBody int) (nc *counted, fr *frameReader, got hello, stop func() bool, err error) {
+// connection is closed when ctx ends.
+func (t *Transport) connect(ctx context.Context, addr string, purpose uint8, wanted uint64, maxBody int) (*link, error) {
 	d := net.Dialer{Timeout: t.cfg.DialTimeout}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, nil, got, nil, err
+		return nil, err
 	}
-	nc = &counted{Conn: raw}
+	nc := &counted{Conn: raw}
 	if !t.track(nc) {
-		return nil, nil, got, nil, ErrClosed
+		return nil, ErrClosed
 	}
-	stop = context.AfterFunc(ctx, func() { _ = nc.Close() })
-	h := t.hello(purpose, wanted)
-	fr, got, err = greet(nc, h, maxBody)
+	untie := context.AfterFunc(ctx, func() { _ = nc.Close() })
+	release := func() {
+		untie()
+		t.untrack(nc)
+	}
+	fr, got, err := greet(nc, t.hello(purpose, wanted), maxBody)
 	if err == nil {
 		r := t.refusal(&got, true)
 		if r == nil && wanted != 0 && got.raftID != wanted {
@@ -157,15 +169,12 @@ func (t *Transport) connect(ctx context.Context, addr string, purpose uint8, wan
 		if r == nil && got.purpose != purpose {
 			r = &RefusedError{Code: RefusedMalformed, Text: "welcome for another purpose", Local: true}
 		}
-		if r != nil {
-			r.Addr, err = addr, r
+		if r == nil {
+			return &link{nc, fr, got, release}, nil
 		}
+		err = r
 	}
-	if err == nil {
-		return nc, fr, got, stop, nil
-	}
-	stop()
-	t.untrack(nc)
+	release()
 	var r *RefusedError
 	if errors.As(err, &r) {
 		r.Addr = addr
@@ -174,7 +183,7 @@ func (t *Transport) connect(ctx context.Context, addr string, purpose uint8, wan
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
-	return nil, nil, got, nil, err
+	return nil, err
 }
 
 // steadyAfter: a connection that lived this long was a good one, the next
@@ -189,13 +198,12 @@ func (t *Transport) dial(r *remote, h Handler) {
 	for r.ctx.Err() == nil {
 		if addr := r.address(); addr != "" {
 			began := time.Now()
-			nc, fr, got, stop, err := t.connect(r.ctx, addr, forPeer, r.id, t.cfg.MaxFrameBytes)
+			l, err := t.connect(r.ctx, addr, forPeer, r.id, t.cfg.MaxFrameBytes)
 			if err == nil {
-				if c := t.install(r, h, nc, fr, &got); c != nil {
+				if c := t.install(r, h, l.nc, l.fr, &l.got); c != nil {
 					c.serve()
 				}
-				stop()
-				t.untrack(nc)
+				l.release()
 			} else if r.ctx.Err() == nil {
 				r.failed(err)
 				t.cfg.Logger.Debug("dialling peer", "layer", layer, "peer", addr, "err", err)

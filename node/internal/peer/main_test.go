@@ -110,8 +110,8 @@ func startNode(t testing.TB, id uint64, opts ...func(*Config)) *testNode {
 	return n
 }
 
-// link makes every node know every other.
-func link(nodes ...*testNode) {
+// introduce makes every node know every other.
+func introduce(nodes ...*testNode) {
 	for _, a := range nodes {
 		for _, b := range nodes {
 			if a != b {
@@ -125,7 +125,7 @@ func link(nodes ...*testNode) {
 func pair(t testing.TB, opts ...func(*Config)) (a, b *testNode) {
 	t.Helper()
 	a, b = startNode(t, 1, opts...), startNode(t, 2, opts...)
-	link(a, b)
+	introduce(a, b)
 	a.want(t, event{what: "up", from: 2})
 	b.want(t, event{what: "up", from: 1})
 	return a, b

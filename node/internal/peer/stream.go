@@ -25,17 +25,17 @@ func (t *Transport) SendSnapshot(ctx context.Context, to uint64, write func(io.W
 	if r == nil || r.address() == "" {
 		return ErrPeerDown
 	}
-	nc, fr, _, stop, err := t.connect(ctx, r.address(), forSnapshot, to, SnapshotChunkBytes)
+	l, err := t.connect(ctx, r.address(), forSnapshot, to, SnapshotChunkBytes)
 	if err != nil {
 		return fmt.Errorf("peer: snapshot: %w", err)
 	}
-	defer stop()
-	defer t.untrack(nc)
+	defer l.release()
+	nc := l.nc
 
 	w := &chunkWriter{nc: nc, buf: make([]byte, 0, SnapshotChunkBytes)}
 	verdict := make(chan error, 1)
 	go func() { // ends with the connection, which this function closes
-		v := readVerdict(fr)
+		v := readVerdict(l.fr)
 		w.over.Store(true)
 		_ = nc.SetWriteDeadline(time.Unix(1, 0)) // wakes a blocked write
 		verdict <- v
@@ -212,16 +212,15 @@ func (t *Transport) CallForm(ctx context.Context, addr string, req []byte) ([]by
 	if len(req) > MaxFormBytes {
 		return nil, ErrTooLarge
 	}
-	nc, fr, _, stop, err := t.connect(ctx, addr, forForm, 0, MaxFormBytes)
+	l, err := t.connect(ctx, addr, forForm, 0, MaxFormBytes)
 	if err != nil {
 		return nil, fmt.Errorf("peer: form: %w", err)
 	}
-	defer stop()
-	defer t.untrack(nc)
-	_ = nc.SetDeadline(time.Now().Add(StallTimeout))
+	defer l.release()
+	_ = l.nc.SetDeadline(time.Now().Add(StallTimeout))
 	var f frame
-	if _, err = nc.Write(appendFrame(nil, &frame{typ: typeForm, body: req})); err == nil {
-		err = fr.next(&f)
+	if _, err = l.nc.Write(appendFrame(nil, &frame{typ: typeForm, body: req})); err == nil {
+		err = l.fr.next(&f)
 	}
 	if err == nil && f.typ != typeAnswer {
 		err = errFrameUnasked

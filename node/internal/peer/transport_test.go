@@ -163,7 +163,7 @@ func TestRestartedPeerComesBack(t *testing.T) {
 			}
 			stays.want(t, event{what: "down", from: restarted})
 			again := startNode(t, restarted, func(c *Config) { c.Addr = addr })
-			link(again, stays)
+			introduce(again, stays)
 			stays.want(t, event{what: "up", from: restarted})
 			again.want(t, event{what: "up", from: stays.id})
 			stays.Send(restarted, 3, []byte("hello again"))
@@ -206,27 +206,25 @@ func TestRemovePeer(t *testing.T) {
 }
 
 func TestSilentPeerIsDown(t *testing.T) {
-	quick := func(c *Config) { c.PingInterval, c.DeadAfter = 20*time.Millisecond, 120*time.Millisecond }
+	quick := func(c *Config) { c.PingInterval, c.DeadAfter = 50*time.Millisecond, 600*time.Millisecond }
 	mute := func(c *Config) { c.PingInterval, c.DeadAfter = time.Hour, 2*time.Hour }
 	a, b := startNode(t, 1, quick), startNode(t, 2, quick)
-	link(a, b)
+	introduce(a, b)
 	a.want(t, event{what: "up", from: 2})
 	b.want(t, event{what: "up", from: 1})
 	eventually(t, "a round trip is measured", func() bool { return a.Peers()[0].RTT > 0 })
 	a.none(t) // pings keep it up
 
 	block := make(chan struct{})
+	defer close(block)
 	c := startNode(t, 3, mute) // never pings; its reader hangs, so it does not answer either
-	c.snapshot = nil
-	h := &hanging{recorder: c.recorder, block: block}
-	c.Transport.SetHandler(h)
+	c.Transport.SetHandler(&hanging{recorder: c.recorder, block: block})
 	a.SetPeer(3, "n3", c.addr())
 	a.want(t, event{what: "up", from: 3})
 	a.want(t, event{what: "down", from: 3})
 	if e := a.Peers()[1].LastError; !strings.Contains(e, "silent") {
 		t.Fatalf("reason %q", e)
 	}
-	close(block)
 }
 
 // hanging blocks the reader of every connection.
@@ -241,15 +239,12 @@ func TestSlowPeerDoesNotBlockOthers(t *testing.T) {
 	small := func(c *Config) { c.MaxFrameBytes, c.MaxQueueBytes = 256<<10, 1<<20 }
 	a, b := startNode(t, 1, small), startNode(t, 2, small)
 	block := make(chan struct{})
+	defer close(block)
 	slow := startNode(t, 3, small)
 	slow.Transport.SetHandler(&hanging{recorder: slow.recorder, block: block})
-	link(a, b)
+	introduce(a, b)
 	a.SetPeer(3, "n3", slow.addr())
-	for range 2 {
-		if e := <-a.events; e.what != "up" {
-			t.Fatal(e)
-		}
-	}
+	eventually(t, "both are up", func() bool { return a.Up(2) && a.Up(3) })
 	b.want(t, event{what: "up", from: 1})
 
 	msg := bytes.Repeat([]byte("s"), 200<<10)
@@ -268,7 +263,6 @@ func TestSlowPeerDoesNotBlockOthers(t *testing.T) {
 		a.Send(2, uint32(i), []byte("fast"))
 		b.want(t, event{"raft", 1, uint32(i), "fast"})
 	}
-	close(block)
 }
 
 func TestLimits(t *testing.T) {
