@@ -249,12 +249,16 @@ func TestSlowPeerDoesNotBlockOthers(t *testing.T) {
 
 	msg := bytes.Repeat([]byte("s"), 200<<10)
 	var overloaded bool
-	for range 100 { // 20 MB into 1 MiB of queue and the socket's buffers
-		a.Send(3, 0, msg)
+	eventually(t, "the queue is full", func() bool { // 1 MiB, once the socket's buffers are
+		for range 10 {
+			a.Send(3, 0, msg)
+		}
 		overloaded = overloaded || errors.Is(a.Transport.Notify(3, 0, msg), ErrOverloaded)
-	}
-	_, err := a.Call(t.Context(), 3, 0, msg)
-	wantErr(t, err, ErrOverloaded)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err := a.Call(ctx, 3, 0, msg)
+		return errors.Is(err, ErrOverloaded)
+	})
 	st := a.Peers()[1]
 	if st.Dropped == 0 || !overloaded || st.QueuedBytes > 1<<20 {
 		t.Fatalf("dropped %d, overloaded %v, queued %d", st.Dropped, overloaded, st.QueuedBytes)
