@@ -303,7 +303,9 @@ func (s *Control) clusterInit(at At, c *ClusterInit) Outcome {
 	}
 	s.cluster = Cluster{ID: c.ClusterID, Name: c.Name, Shards: c.Shards}
 	for i := range c.Members {
-		s.putNode(&c.Members[i])
+		if !s.hasNode(c.Members[i].RaftID) { // what a node says of itself is newer
+			s.putNode(&c.Members[i])
+		}
 	}
 	s.record(at, Record{Verb: "cluster_init", Detail: fmt.Sprintf("%s %x, %d shards, %d members", c.Name, c.ClusterID, c.Shards, len(c.Members))})
 	return Outcome{}
@@ -320,6 +322,10 @@ func (s *Control) nodeUp(at At, n *Node) Outcome {
 		s.record(at, Record{Verb: "node_up", Actor: n.NodeID, Detail: fmt.Sprintf("peer %s, api %s, gossip %s, version %s", n.PeerAddr, n.APIAddr, n.GossipAddr, n.Version)})
 	}
 	return Outcome{}
+}
+
+func (s *Control) hasNode(id uint64) bool {
+	return slices.ContainsFunc(s.nodes, func(n Node) bool { return n.RaftID == id })
 }
 
 // putNode says whether anything changed.

@@ -392,7 +392,7 @@ func (n *core) sessionEnded(id string, s *session) {
 		if n.sessions.connected(id) {
 			return
 		}
-		_, err := onLeader(n.ctx, n, controlShard, methodGone, goneRequest{Agent: id, EndedMillis: ended}, n.goneHere)
+		_, err := onLeader(n.ctx, n, controlShard, methodGone, goneRequest{Agent: id, Age: n.nowMillis() - ended}, n.goneHere)
 		if err != nil {
 			n.cfg.Logger.Warn("lost agent not reported; its leases run out instead", "layer", 3, "agent", id, "error", err)
 		}

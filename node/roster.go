@@ -16,7 +16,7 @@ type roster struct {
 	now func() int64
 	mu  struct {
 		sync.Mutex
-		fresh map[string]struct{}   // seen here since the last flush
+		fresh map[string]int64      // seen here since the last flush: when
 		of    map[string]*agentView // the leader's view
 		score map[string]*tally     // attempts settled through this node
 	}
@@ -39,16 +39,17 @@ type sighting struct {
 	Current int      `json:"current,omitempty"`
 	State   string   `json:"state,omitempty"`
 	Node    string   `json:"node"`
+	Age     int64    `json:"age_ms,omitempty"` // how long ago; clocks of two nodes are not compared
 }
 
 type goneRequest struct {
-	Agent       string `json:"agent"`
-	EndedMillis int64  `json:"ended_ms"`
+	Agent string `json:"agent"`
+	Age   int64  `json:"age_ms"` // how long ago the connection ended
 }
 
 func newRoster(now func() int64) *roster {
 	r := &roster{now: now}
-	r.mu.fresh = map[string]struct{}{}
+	r.mu.fresh = map[string]int64{}
 	r.mu.of = map[string]*agentView{}
 	r.mu.score = map[string]*tally{}
 	return r
@@ -58,7 +59,7 @@ func newRoster(now func() int64) *roster {
 func (r *roster) seen(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.fresh[id] = struct{}{}
+	r.mu.fresh[id] = r.now()
 }
 
 // settled counts an attempt's end.
@@ -92,8 +93,9 @@ func (r *roster) takeFresh(nodeID string) []sighting {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []sighting
-	for id := range r.mu.fresh {
-		out = append(out, sighting{Agent: id, Node: nodeID})
+	now := r.now()
+	for id, at := range r.mu.fresh {
+		out = append(out, sighting{Agent: id, Node: nodeID, Age: max(now-at, 0)})
 	}
 	clear(r.mu.fresh)
 	return out
@@ -110,7 +112,7 @@ func (r *roster) merge(list []sighting) {
 			v = &agentView{}
 			r.mu.of[s.Agent] = v
 		}
-		v.lastMillis, v.node = now, s.Node
+		v.lastMillis, v.node = max(v.lastMillis, now-s.Age), s.Node
 		if s.Load != nil {
 			v.load, v.current = *s.Load, s.Current
 		}
@@ -202,10 +204,14 @@ func (n *core) seenHere(ctx context.Context, list []sighting) (struct{}, error) 
 	return struct{}{}, nil
 }
 
+// sightingSlackMs is what a sighting may be off: it was noted shortly before
+// it was sent, and so was the end of the connection.
+const sightingSlackMs = 20
+
 // goneHere takes the end of an agent's connection on the control leader,
 // unless the agent was heard of since.
 func (n *core) goneHere(ctx context.Context, q goneRequest) (struct{}, error) {
-	if n.roster.last(q.Agent) > q.EndedMillis {
+	if n.roster.last(q.Agent) > n.nowMillis()-q.Age+sightingSlackMs {
 		return struct{}{}, nil
 	}
 	a := n.doHere(ctx, controlShard, []ledger.Command{&ledger.AgentState{ID: q.Agent, State: ledger.AgentOffline, Reason: "connection lost"}})[0]

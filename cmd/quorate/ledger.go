@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,9 +79,9 @@ func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
 			change = r.From + "→" + r.To
 		}
 		rows = append(rows, []string{fmt.Sprintf("%d/%d", r.Shard, r.Seq), r.Time.Format("2006-01-02T15:04:05.000Z"), r.Verb, dash(r.TaskID), dash(change),
-			dash(r.AgentID), strconv.FormatUint(r.Epoch, 10), dash(r.Code), short(r.Detail, 50)})
+			dash(cmp.Or(r.AgentID, r.Actor)), strconv.FormatUint(r.Epoch, 10), dash(r.Code), short(r.Detail, 50)})
 	}
-	table(con.out, "RECORD TIME VERB TASK CHANGE AGENT EPOCH CODE DETAIL", rows)
+	table(con.out, "RECORD TIME VERB TASK CHANGE WHO EPOCH CODE DETAIL", rows)
 	if p.NextCursor != "" {
 		fmt.Fprintf(con.err, "more: --cursor %s\n", p.NextCursor)
 	}

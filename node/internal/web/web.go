@@ -76,16 +76,8 @@ func New(b Backend, cfg Config) http.Handler {
 	s := &server{b: b, cfg: cfg}
 	ops := s.operations()
 	mux := http.NewServeMux()
-	methods := map[string][]string{}
 	for _, o := range ops {
 		mux.Handle(o.method+" "+o.path, s.handler(o))
-		methods[o.path] = append(methods[o.path], o.method)
-	}
-	for path, allowed := range methods {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			s.fail(w, api.Errorf(405, 2, "method_not_allowed", api.RetryNo, "%s is not possible on %s", r.Method, r.URL.Path).WithHint("use %s", strings.Join(allowed, " or ")))
-		})
 	}
 	doc := openAPI(ops)
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -107,14 +99,34 @@ func New(b Backend, cfg Config) http.Handler {
 		s.write(w, 200, map[string]string{"status": "ready"})
 	})
 	mux.Handle("GET /metrics", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.Metrics().ServeHTTP(w, r) }))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, api.Errorf(404, 2, "no_such_resource", api.RetryNo, "there is no %s", r.URL.Path).WithHint("GET /openapi.json lists what there is"))
-	})
 	return s.outer(mux)
 }
 
+// refusal takes what the mux answers to a request it has no route for: the
+// status, 404 or 405, and the Allow header.
+type refusal struct {
+	header http.Header
+	status int
+}
+
+func (r *refusal) Header() http.Header         { return r.header }
+func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
+func (r *refusal) WriteHeader(status int)      { r.status = status }
+
+// noRoute says as a problem what the mux says as text.
+func (s *server) noRoute(w http.ResponseWriter, r *http.Request, mux http.Handler) {
+	ref := &refusal{header: http.Header{}}
+	mux.ServeHTTP(ref, r)
+	if allow := ref.header.Get("Allow"); ref.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", allow)
+		s.fail(w, api.Errorf(405, 2, "method_not_allowed", api.RetryNo, "%s is not possible on %s", r.Method, r.URL.Path).WithHint("use %s", allow))
+		return
+	}
+	s.fail(w, api.Errorf(404, 2, "no_such_resource", api.RetryNo, "there is no %s", r.URL.Path).WithHint("GET /openapi.json lists what there is"))
+}
+
 // outer turns panics into problems and passes a gateway's requests on.
-func (s *server) outer(next http.Handler) http.Handler {
+func (s *server) outer(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			p := recover()
@@ -133,7 +145,11 @@ func (s *server) outer(next http.Handler) http.Handler {
 				return
 			}
 		}
-		next.ServeHTTP(w, r)
+		if _, pattern := mux.Handler(r); pattern == "" {
+			s.noRoute(w, r, mux)
+			return
+		}
+		mux.ServeHTTP(w, r)
 	})
 }
 
