@@ -198,6 +198,9 @@ func cleanEnv(env []string) []string {
 // Dir is where the data directories and logs are.
 func (c *Cluster) Dir() string { return c.dir }
 
+// Binary is the executable that runs.
+func (c *Cluster) Binary() string { return c.cfg.Binary }
+
 // Nodes are the cluster's nodes, running or not.
 func (c *Cluster) Nodes() []*Node { return c.nodes }
 
