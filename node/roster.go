@@ -130,14 +130,16 @@ func (r *roster) restart(ids []string) {
 	}
 }
 
-// last is when the leader heard of an agent.
+// last is when the leader heard of an agent; one it never heard of starts now.
 func (r *roster) last(id string) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v := r.mu.of[id]; v != nil {
-		return v.lastMillis
+	v := r.mu.of[id]
+	if v == nil {
+		v = &agentView{lastMillis: r.now()}
+		r.mu.of[id] = v
 	}
-	return 0
+	return v.lastMillis
 }
 
 // describe lays the leader's view over an agent's replicated state.
