@@ -1,322 +1,341 @@
 package ledger
 
-import "fmt"
+import (
+	"crypto/sha256"
+	"unicode/utf8"
+)
 
-// Event says that a task changed state.
-type Event struct {
-	Brief
-	From    State
-	Index   uint64
-	Agent   string
-	Settled bool // its holder completed or failed it
-}
-
-// Apply decides one command: what it does, which record is chained, which
-// event goes out. It depends on the state, the command and at alone. A command
-// that does not decode was never proposed by a correct node: that panics.
-func (s *Tasks) Apply(at At, cmd []byte, events []Event) (Outcome, []Event) {
-	c, err := DecodeCommand(cmd)
-	if err != nil {
-		panic(fmt.Sprintf("ledger: shard %d: entry %d: %v", s.shard, at.Index, err))
-	}
-	s.now = max(s.now, at.TimeMillis)
-	a := apply{Tasks: s, at: at, events: events}
-	var o Outcome
-	switch c := c.(type) {
-	case *Submit:
-		o = a.submit(c)
-	case *Complete:
-		o = a.complete(c)
-	case *Fail:
-		o = a.fail(c)
-	case *Expire:
-		o = a.expire(c)
-	case *Due:
-		o = a.due(c)
-	case *Timeout:
-		o = a.timeout(c)
-	case *Cancel:
-		o = a.cancel(c)
-	case *Retry:
-		o = a.retry(c)
-	case *Refused:
-		o = a.refused(c)
-	default:
-		panic(fmt.Sprintf("ledger: shard %d: entry %d: %T belongs to the control shard", s.shard, at.Index, c))
-	}
-	return o, a.events
-}
-
-// apply is one command under decision.
-type apply struct {
-	*Tasks
-	at     At
-	events []Event
-}
-
-func (a *apply) submit(c *Submit) Outcome {
-	sp := &c.Spec
-	if sp.Key == "" {
-		sp.Key = c.ID.String()
-	}
-	k := idemHash(sp.Fleet, sp.Key)
-	if r := a.known(k); r != nil {
-		o := Outcome{ID: r.id, State: r.state, Epoch: r.epoch, Replayed: true}
-		if r.request != c.RequestHash {
-			o.Code, o.Replayed = KeyReused, false
-		}
+func (t *Tasks) submit(r *reader) Outcome {
+	var id TaskID
+	var request [32]byte
+	var v specView
+	r.fixed(id[:])
+	r.fixed(request[:])
+	spec := r.b
+	v.read(r)
+	t.whole(r)
+	if o := t.admissible(id, &v); o.Code != OK {
 		return o
 	}
-	switch {
-	case sp.DeadlineMillis != 0 && sp.DeadlineMillis <= a.now:
-		return Outcome{Code: Invalid, ID: c.ID, Detail: "the deadline has passed"}
-	case sp.Guarantee == ExactlyOnce:
-		return Outcome{Code: NotYetSupported, ID: c.ID, Detail: "guarantee exactly_once"}
-	case len(sp.After) > 0:
-		return Outcome{Code: NotYetSupported, ID: c.ID, Detail: "dependencies"}
+	var key [16]byte
+	if len(v.key) > 0 {
+		key = keyHash(v.fleet, v.key)
+		if e := t.findKey(&key); e != nil {
+			return replay(e, &request)
+		}
 	}
-	// IDs are random: one that is taken has come with another key, which no
-	// node does. Looking in Cold as well would cost every submit a miss there.
-	if i, ok := a.ids[c.ID]; ok {
-		return Outcome{Code: Exists, ID: c.ID, State: a.row(i).state, Detail: "the task ID is taken"}
+	if _, e := t.find(id); e != nil {
+		if len(v.key) > 0 || e.key != ([16]byte{}) {
+			return Outcome{Code: Exists, ID: id, State: e.state, Epoch: e.epoch, Detail: "the task ID belongs to another task"}
+		}
+		return replay(e, &request)
 	}
-	r := row{id: c.ID, idem: k, request: c.RequestHash, created: a.now, notBefore: sp.NotBeforeMillis, deadline: sp.DeadlineMillis,
-		spec: sp.append(make([]byte, 0, 128+len(sp.Input)+len(sp.Context)))}
-	r.fromSpec(sp)
-	i := a.insert(r)
+	if v.deadline > 0 && v.deadline <= t.now {
+		return Outcome{Code: Invalid, ID: id, Detail: "the deadline has passed"}
+	}
+	fresh := entry{id: id, key: key, request: request, class: t.names.class(v.fleet, v.action, v.target),
+		spec: append([]byte(nil), spec...), created: t.now, deadline: v.deadline, leaseMs: v.lease,
+		priority: v.priority, guarantee: v.guarantee}
 	to := StateReady
-	if sp.NotBeforeMillis > a.now {
-		to = StateSubmitted
-	}
-	rec := Record{Verb: "submit", Actor: sp.SubmittedBy, RequestDigest: c.RequestHash}
-	a.move(i, to, rec, "", false)
-	return Outcome{ID: c.ID, State: to}
-}
-
-// known finds the task that has an idempotency key.
-func (a *apply) known(k idemKey) *row {
-	if i, ok := a.idem[k]; ok {
-		return a.row(i)
-	}
-	if !a.oldKey.mayHave(k) {
-		return nil
-	}
-	v, ok, err := a.cold.Get(append([]byte{keyIdem}, k[:]...))
-	must(err)
-	if !ok {
-		return nil
-	}
-	r, _, err := a.find(TaskID(v[:16]))
-	must(err)
-	if r == nil {
-		panic(fmt.Sprintf("ledger: shard %d: key of a task that is not there", a.shard))
-	}
-	return r
-}
-
-// keep copies what the command's buffer holds; nil stays nil.
-func keep(b []byte) []byte { return append([]byte(nil), b...) }
-
-// must stops the node on a failure to read its own checkpoint: going on would
-// let replicas differ.
-func must(err error) {
-	if err != nil {
-		panic(fmt.Sprintf("ledger: reading checkpointed state: %v", err))
-	}
-}
-
-// open finds a task that has not ended; otherwise the outcome that says so.
-func (a *apply) open(id TaskID) (uint32, *row, Outcome) {
-	r, i, err := a.find(id)
-	must(err)
-	if r == nil {
-		return 0, nil, Outcome{Code: NotFound, ID: id}
-	}
-	o := Outcome{ID: id, State: r.state, Epoch: r.epoch}
-	if r.state.Terminal() {
-		o.Code = BadState
-	}
-	return uint32(max(i, 0)), r, o
-}
-
-func (a *apply) complete(c *Complete) Outcome {
-	i, r, o := a.open(c.ID)
-	if o, done := a.claim(r, o, c.ID, c.Agent, c.Epoch, "complete", StateCompleted); done {
-		return o
-	}
-	r.attempts++
-	r.epoch, r.agent, r.result, r.err, r.ended = c.Epoch, c.Agent, keep(c.Result), "", a.now
-	a.move(i, StateCompleted, Record{Verb: "complete", Agent: c.Agent, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
-		StartedMillis: c.StartedMillis, StolenFrom: c.StolenFrom, Actor: c.Node, ResultDigest: digest(c.Result)}, c.Agent, true)
-	return Outcome{ID: c.ID, State: StateCompleted, Epoch: c.Epoch}
-}
-
-// claim decides whether a holder's claim on a task stands; done means that o
-// is the answer.
-func (a *apply) claim(r *row, o Outcome, id TaskID, agent string, epoch uint64, verb string, replay State) (Outcome, bool) {
-	switch {
-	case r == nil:
-		return o, true
-	case epoch == r.epoch && agent == r.agent && (r.state == replay || verb == "fail" && !r.state.Terminal()):
-		o.Code, o.Replayed = OK, true
-		return o, true
-	case epoch <= r.epoch:
-		o.Code = StaleLease
-	case o.Code == OK:
-		return o, false
-	}
-	a.record(r, Record{Verb: "refused", Agent: agent, Epoch: epoch, Code: o.Code, Detail: verb}, r.state, r.state)
-	return o, true
-}
-
-func (a *apply) fail(c *Fail) Outcome {
-	i, r, o := a.open(c.ID)
-	if o, done := a.claim(r, o, c.ID, c.Agent, c.Epoch, "fail", StateFailed); done {
-		return o
-	}
-	r.result = keep(c.Result)
-	rec := Record{Verb: "fail", Agent: c.Agent, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis, StartedMillis: c.StartedMillis,
-		StolenFrom: c.StolenFrom, Actor: c.Node, Detail: c.Error, ResultDigest: digest(c.Result)}
-	return a.attemptFailed(i, rec, c.Error, c.Retryable, true)
-}
-
-func (a *apply) expire(c *Expire) Outcome {
-	i, r, o := a.open(c.ID)
-	if r == nil || o.Code != OK || c.Epoch <= r.epoch {
-		if r != nil {
-			o.Code = NotDue
-		}
-		return o
-	}
-	return a.attemptFailed(i, Record{Verb: "expire", Agent: c.Agent, Epoch: c.Epoch, Detail: c.Reason}, c.Reason, true, false)
-}
-
-// attemptFailed ends an attempt: another one follows while the policy allows
-// it, otherwise the task has failed for good.
-func (a *apply) attemptFailed(i uint32, rec Record, why string, retryable, settled bool) Outcome {
-	r := a.row(i)
-	r.attempts++
-	r.epoch, r.agent, r.err = rec.Epoch, rec.Agent, why
-	to := StateFailed
-	if retryable && r.guarantee != BestEffort && r.attempts <= r.retries {
-		to = StateReady
-		if d := backoff(r); d > 0 {
-			to, r.notBefore = StateSubmitted, a.now+d
-		}
+	if v.notBefore > t.now {
+		to, fresh.notBefore = StateSubmitted, v.notBefore
 	} else {
-		r.ended = a.now
+		fresh.ready = t.now
 	}
-	a.move(i, to, rec, rec.Agent, settled)
-	return Outcome{ID: r.id, State: to, Epoch: r.epoch}
+	i, e := t.keep(&fresh)
+	t.rec = Record{Verb: VerbSubmit, Actor: t.names.intern(v.by), RequestDigest: request}
+	t.move(i, e, to, false)
+	return e.outcome(OK, false)
 }
 
-// backoff is the delay before the next attempt, in milliseconds.
-func backoff(r *row) int64 {
-	d := r.delay
-	switch r.backoff {
-	case BackoffExponential:
-		for n := uint32(1); n < r.attempts && d < r.maxDelay; n++ {
+// replay answers a submit whose key (or ID) is known.
+func replay(e *entry, request *[32]byte) Outcome {
+	if e.request != *request {
+		return e.outcome(KeyReused, false)
+	}
+	return e.outcome(OK, true)
+}
+
+// admissible checks what does not depend on the state.
+func (t *Tasks) admissible(id TaskID, v *specView) Outcome {
+	bad := ""
+	switch {
+	case id.Shard() != t.shard:
+		bad = "the task ID names another shard"
+	case len(v.fleet) == 0 || len(v.action) == 0 || len(v.target) == 0:
+		bad = "fleet, action or target is missing"
+	case max(len(v.fleet), len(v.action), len(v.target), len(v.session), len(v.by)) > maxNameBytes:
+		bad = "a name is too long"
+	case len(v.key) > maxKeyBytes:
+		bad = "the idempotency key is too long"
+	case len(v.description) > maxDescriptionBytes:
+		bad = "the description is too long"
+	case v.priority > PriorityCritical:
+		bad = "no such priority"
+	case v.guarantee < BestEffort || v.guarantee > ExactlyOnce:
+		bad = "no such guarantee"
+	case v.retry.Backoff > BackoffFixed:
+		bad = "no such backoff"
+	case v.retry.InitialDelayMillis < 0 || v.retry.MaxDelayMillis < 0:
+		bad = "a delay is negative"
+	case v.lease <= 0:
+		bad = "the lease time is not positive"
+	case v.deadline < 0 || v.notBefore < 0:
+		bad = "a time is before 1970"
+	case v.guarantee == ExactlyOnce:
+		return Outcome{Code: NotYetSupported, ID: id, Detail: "guarantee exactly_once"}
+	case len(v.after) > 0:
+		return Outcome{Code: NotYetSupported, ID: id, Detail: "after (dependencies)"}
+	}
+	if bad != "" {
+		return Outcome{Code: Invalid, ID: id, Detail: bad}
+	}
+	return Outcome{}
+}
+
+// claim is what complete and fail say of themselves.
+type claim struct {
+	verb        string
+	agent, node string
+	epoch       uint64
+	as          ending
+}
+
+// claimed finds the task of a claim and says whether it stands. If e is nil
+// the outcome answers the command.
+func (t *Tasks) claimed(id TaskID, c claim) (uint32, *entry, Outcome) {
+	if c.agent == "" || max(len(c.agent), len(c.node)) > maxNameBytes {
+		return 0, nil, Outcome{Code: Invalid, ID: id, Detail: "the agent's name is missing, or a name is too long"}
+	}
+	i, e := t.find(id)
+	switch {
+	case e == nil:
+		return 0, nil, Outcome{Code: NotFound, ID: id}
+	case e.ended == c.as && e.epoch == c.epoch && e.agent == c.agent:
+		return 0, nil, e.outcome(OK, true)
+	case c.epoch <= e.epoch:
+		return 0, nil, t.refuse(e, StaleLease, c)
+	case e.state.Terminal():
+		return 0, nil, t.refuse(e, BadState, c)
+	}
+	return i, e, Outcome{}
+}
+
+// refuse turns a claim down and records it.
+func (t *Tasks) refuse(e *entry, code Code, c claim) Outcome {
+	t.rec = Record{Verb: VerbRefused, Agent: c.agent, Actor: c.node, Epoch: c.epoch, Code: code, Detail: c.verb}
+	t.record(e, e.state, e.state)
+	return e.outcome(code, false)
+}
+
+func (t *Tasks) complete(c *Complete) Outcome {
+	i, e, o := t.claimed(c.ID, claim{verb: VerbComplete, agent: c.Agent, node: c.Node, epoch: c.Epoch, as: endCompleted})
+	if e == nil {
+		return o
+	}
+	t.endAttempt(e, c.Agent, c.Epoch, endCompleted)
+	e.result, e.err, e.notBefore = clone(c.Result), "", 0
+	t.rec = Record{Verb: VerbComplete, Agent: c.Agent, Actor: c.Node, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
+		StartedMillis: c.StartedMillis, StolenFrom: cut(c.StolenFrom, maxNameBytes), ResultDigest: digest(c.Result)}
+	t.move(i, e, StateCompleted, true)
+	return e.outcome(OK, false)
+}
+
+func (t *Tasks) fail(c *Fail) Outcome {
+	if len(c.Error) > maxErrorBytes {
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "the error is too long"}
+	}
+	i, e, o := t.claimed(c.ID, claim{verb: VerbFail, agent: c.Agent, node: c.Node, epoch: c.Epoch, as: endFailed})
+	if e == nil {
+		return o
+	}
+	t.endAttempt(e, c.Agent, c.Epoch, endFailed)
+	e.result, e.err = clone(c.Result), c.Error
+	t.rec = Record{Verb: VerbFail, Agent: c.Agent, Actor: c.Node, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
+		StartedMillis: c.StartedMillis, StolenFrom: cut(c.StolenFrom, maxNameBytes), ResultDigest: digest(c.Result),
+		Detail: cut(c.Error, maxDetailBytes)}
+	t.move(i, e, t.afterFailure(e, c.Retryable), true)
+	return e.outcome(OK, false)
+}
+
+func (t *Tasks) expire(c *Expire) Outcome {
+	i, e := t.find(c.ID)
+	switch {
+	case c.Reason > ReasonAgentLost || len(c.Agent) > maxNameBytes:
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "no such reason, or the agent's name is too long"}
+	case e == nil:
+		return Outcome{Code: NotFound, ID: c.ID}
+	case e.state.Terminal() || c.Epoch <= e.epoch:
+		return e.outcome(NotDue, false)
+	}
+	t.endAttempt(e, c.Agent, c.Epoch, endExpired)
+	e.err = c.Reason.String()
+	t.rec = Record{Verb: VerbExpire, Agent: c.Agent, Epoch: c.Epoch, Detail: e.err}
+	t.move(i, e, t.afterFailure(e, true), false)
+	return e.outcome(OK, false)
+}
+
+func (t *Tasks) endAttempt(e *entry, agent string, epoch uint64, as ending) {
+	e.agent, e.epoch, e.ended = agent, epoch, as
+	if e.attempts++; e.attempts == 0 {
+		e.attempts-- // 2^32 attempts: the count stays
+	}
+}
+
+// afterFailure is where a task goes whose attempt failed, with its times set.
+func (t *Tasks) afterFailure(e *entry, retryable bool) State {
+	p := e.retryPolicy()
+	e.notBefore = 0
+	if !retryable || e.guarantee == BestEffort || e.attempts > p.MaxRetries {
+		return StateFailed
+	}
+	if delay := p.delayMillis(e.attempts); delay > 0 {
+		e.notBefore = t.now + delay
+		return StateSubmitted
+	}
+	e.ready = t.now
+	return StateReady
+}
+
+// maxDelayMillis keeps every sum of times far from overflow: ten years.
+const maxDelayMillis = 10 * 365 * 24 * 3600 * 1000
+
+// delayMillis is how long to wait after the n-th failed attempt.
+func (p *RetryPolicy) delayMillis(n uint32) int64 {
+	limit := int64(maxDelayMillis)
+	if p.MaxDelayMillis > 0 {
+		limit = min(limit, p.MaxDelayMillis)
+	}
+	d := min(p.InitialDelayMillis, limit)
+	switch {
+	case d == 0 || n <= 1:
+	case p.Backoff == BackoffLinear:
+		if d > limit/int64(n) {
+			return limit
+		}
+		d *= int64(n)
+	case p.Backoff == BackoffExponential:
+		for ; n > 1 && d < limit; n-- {
 			d *= 2
 		}
-	case BackoffLinear:
-		d *= int64(r.attempts)
 	}
-	return min(d, r.maxDelay)
+	return min(d, limit)
 }
 
-func (a *apply) due(c *Due) Outcome {
-	i, r, o := a.open(c.ID)
-	if r == nil {
-		return o
+func (t *Tasks) due(id TaskID) Outcome {
+	i, e := t.find(id)
+	switch {
+	case e == nil:
+		return Outcome{Code: NotFound, ID: id}
+	case e.state != StateSubmitted || e.notBefore > t.now:
+		return e.outcome(NotDue, false)
 	}
-	if r.state != StateSubmitted || r.notBefore > a.now {
-		o.Code = NotDue
-		return o
-	}
-	a.move(i, StateReady, Record{Verb: "due"}, "", false)
-	return Outcome{ID: c.ID, State: StateReady, Epoch: r.epoch}
+	e.notBefore, e.ready = 0, t.now
+	t.rec = Record{Verb: VerbDue}
+	t.move(i, e, StateReady, false)
+	return e.outcome(OK, false)
 }
 
-func (a *apply) timeout(c *Timeout) Outcome {
-	i, r, o := a.open(c.ID)
-	if r == nil {
-		return o
+func (t *Tasks) timeout(id TaskID) Outcome {
+	i, e := t.find(id)
+	switch {
+	case e == nil:
+		return Outcome{Code: NotFound, ID: id}
+	case e.state.Terminal() || e.deadline == 0 || e.deadline > t.now:
+		return e.outcome(NotDue, false)
 	}
-	if o.Code != OK || r.deadline == 0 || r.deadline > a.now {
-		o.Code = NotDue
-		return o
-	}
-	r.ended, r.err = a.now, "deadline passed"
-	a.move(i, StateTimedOut, Record{Verb: "timeout"}, "", false)
-	return Outcome{ID: c.ID, State: StateTimedOut, Epoch: r.epoch}
+	e.notBefore = 0
+	t.rec = Record{Verb: VerbTimeout}
+	t.move(i, e, StateTimedOut, false)
+	return e.outcome(OK, false)
 }
 
-func (a *apply) cancel(c *Cancel) Outcome {
-	i, r, o := a.open(c.ID)
-	if r != nil && r.state == StateCancelled {
-		o.Code, o.Replayed = OK, true
+func (t *Tasks) cancel(c *Cancel) Outcome {
+	if len(c.By) > maxNameBytes || len(c.Reason) > maxErrorBytes {
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "the reason or the name of who asks is too long"}
 	}
-	if r == nil || o.Code != OK || o.Replayed {
-		return o
+	i, e := t.find(c.ID)
+	switch {
+	case e == nil:
+		return Outcome{Code: NotFound, ID: c.ID}
+	case e.state == StateCancelled:
+		return e.outcome(OK, true)
+	case e.state.Terminal():
+		return e.outcome(BadState, false)
 	}
-	r.ended, r.err = a.now, c.Reason
-	a.move(i, StateCancelled, Record{Verb: "cancel", Actor: c.By, Detail: c.Reason}, "", false)
-	return Outcome{ID: c.ID, State: StateCancelled, Epoch: r.epoch}
+	e.notBefore = 0
+	if c.Reason != "" {
+		e.err = c.Reason
+	}
+	t.rec = Record{Verb: VerbCancel, Actor: c.By, Detail: cut(c.Reason, maxDetailBytes)}
+	t.move(i, e, StateCancelled, false)
+	return e.outcome(OK, false)
 }
 
-func (a *apply) retry(c *Retry) Outcome {
-	r, i, err := a.find(c.ID)
-	must(err)
-	if r == nil {
+func (t *Tasks) retry(c *Retry) Outcome {
+	if len(c.By) > maxNameBytes {
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "the name of who asks is too long"}
+	}
+	i, e := t.find(c.ID)
+	switch {
+	case e == nil:
+		return Outcome{Code: NotFound, ID: c.ID}
+	case e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled:
+		return e.outcome(BadState, false)
+	}
+	if i == 0 { // it had left memory
+		i, e = t.keep(e)
+	}
+	e.attempts, e.result, e.notBefore, e.ready = 0, nil, 0, t.now
+	if e.deadline <= t.now {
+		e.deadline = 0
+	}
+	t.rec = Record{Verb: VerbRetry, Actor: c.By}
+	t.move(i, e, StateReady, false)
+	return e.outcome(OK, false)
+}
+
+func (t *Tasks) refused(c *Refused) Outcome {
+	if c.Code == OK || c.Code.String() == "" || max(len(c.Verb), len(c.Agent)) > maxNameBytes {
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "no such refusal, or a name is too long"}
+	}
+	_, e := t.find(c.ID)
+	if e == nil {
 		return Outcome{Code: NotFound, ID: c.ID}
 	}
-	switch r.state {
-	case StateFailed, StateTimedOut, StateCancelled:
-	default:
-		return Outcome{Code: BadState, ID: c.ID, State: r.state, Epoch: r.epoch}
-	}
-	if i < 0 {
-		i = int(a.insert(*r))
-		r = a.row(uint32(i))
-	}
-	r.attempts, r.ended, r.notBefore = 0, 0, 0
-	if r.deadline <= a.now {
-		r.deadline = 0
-	}
-	a.move(uint32(i), StateReady, Record{Verb: "retry", Actor: c.By}, "", false)
-	return Outcome{ID: c.ID, State: StateReady, Epoch: r.epoch}
+	t.refuse(e, c.Code, claim{verb: c.Verb, agent: c.Agent, epoch: c.Epoch})
+	return e.outcome(OK, false)
 }
 
-func (a *apply) refused(c *Refused) Outcome {
-	r, _, err := a.find(c.ID)
-	must(err)
-	if r == nil {
-		return Outcome{Code: NotFound, ID: c.ID}
-	}
-	a.record(r, Record{Verb: "refused", Agent: c.Agent, Epoch: c.Epoch, Code: c.Code, Detail: c.Verb}, r.state, r.state)
-	return Outcome{ID: c.ID, State: r.state, Epoch: r.epoch}
+// retryPolicy reads it from the spec: it is wanted only when an attempt
+// fails.
+func (e *entry) retryPolicy() RetryPolicy {
+	r := newReader(e.spec[4:])
+	return RetryPolicy{Backoff: Backoff(e.spec[2]), MaxRetries: r.uint32(), InitialDelayMillis: r.int(), MaxDelayMillis: r.int()}
 }
 
-// move takes a task to a state: the row, the counts, the record, the event.
-func (a *apply) move(i uint32, to State, rec Record, agent string, settled bool) {
-	r := a.row(i)
-	from := r.state
-	if from != 0 {
-		a.counts[from]--
+func clone(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
 	}
-	a.counts[to]++
-	r.state, r.updated = to, a.now
-	if to == StateReady {
-		r.readyAt = a.now
-	}
-	a.touch(i)
-	a.record(r, rec, from, to)
-	a.events = append(a.events, Event{Brief: r.brief(), From: from, Index: a.at.Index, Agent: agent, Settled: settled})
+	return append([]byte(nil), b...)
 }
 
-func (a *apply) record(r *row, rec Record, from, to State) {
-	rec.Shard, rec.Index, rec.TimeMillis, rec.Task = a.shard, a.at.Index, a.now, r.id
-	rec.Fleet, rec.Capability, rec.Guarantee, rec.Attempt = r.fleet, r.capa, r.guarantee, r.attempts
-	rec.From, rec.To = from, to
-	a.chain.add(&rec)
+// digest of nothing is nothing.
+func digest(b []byte) [32]byte {
+	if len(b) == 0 {
+		return [32]byte{}
+	}
+	return sha256.Sum256(b)
+}
+
+// cut keeps the beginning of s, at most limit bytes of whole characters.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
 }

@@ -2,63 +2,69 @@ package ledger
 
 import "encoding/binary"
 
-// bloom says quickly that a key was never seen: layers of about a million keys
-// each, 10 bits a key and 7 probes, so that a key that is not there costs a
-// look-up in Cold once in about a hundred times and layer. The keys are parts
-// of a SHA-256, so their own bits are the hash functions.
-type bloom struct{ layers []*bloomLayer }
+// bloom answers "certainly never entered" for 16-byte names, so that the
+// checkpoint is not read for every new key. Layers, each four times as large
+// as the one before, are added as they fill; 16 bits a name in blocks of one
+// cache line give about 1 in 1,000 false answers a layer, each of which costs
+// one read. A name takes 2 bytes; ten million, 20 to 40 MB.
+type bloom struct {
+	layers []bloomLayer
+}
 
 type bloomLayer struct {
-	bits []uint64
-	keys int
+	blocks []bloomBlock // a power of two of them
+	room   int          // names it still takes
 }
+
+type bloomBlock [8]uint64
 
 const (
-	bloomKeys   = 1 << 20
-	bloomWords  = bloomKeys * 10 / 64
-	bloomProbes = 7
+	bloomFirstNames = 1 << 16
+	bloomGrowth     = 4
+	bloomBlockNames = 512 / 16
+	bloomProbes     = 6
 )
 
-// the first layer is small, so that an empty shard costs little.
-const bloomFirstKeys = 1 << 12
-
-func (l *bloomLayer) limit() int { return len(l.bits) * 64 / 10 }
-
-func (b *bloom) add(k idemKey) {
-	n := len(b.layers)
-	if n == 0 || b.layers[n-1].keys >= b.layers[n-1].limit() {
-		words := bloomWords
-		if n == 0 {
-			words = bloomFirstKeys * 10 / 64
-		}
-		b.layers = append(b.layers, &bloomLayer{bits: make([]uint64, words)})
-		n++
-	}
-	l := b.layers[n-1]
-	l.keys++
-	l.probe(k, func(w, m uint64) bool { l.bits[w] |= m; return true })
+func bloomHashes(name *[16]byte) (block, bits uint64) {
+	a, b := binary.LittleEndian.Uint64(name[:]), binary.LittleEndian.Uint64(name[8:])
+	block = mix(a, b)
+	return block, mix(block, b)
 }
 
-func (b *bloom) mayHave(k idemKey) bool {
-	for _, l := range b.layers {
-		if l.probe(k, func(w, m uint64) bool { return l.bits[w]&m != 0 }) {
+func (f *bloom) add(name *[16]byte) {
+	if n := len(f.layers); n == 0 || f.layers[n-1].room == 0 {
+		names := bloomFirstNames
+		if n > 0 {
+			names = bloomGrowth * bloomBlockNames * len(f.layers[n-1].blocks)
+		}
+		f.layers = append(f.layers, bloomLayer{blocks: make([]bloomBlock, names/bloomBlockNames), room: names})
+	}
+	l := &f.layers[len(f.layers)-1]
+	l.room--
+	h, bits := bloomHashes(name)
+	b := &l.blocks[h&uint64(len(l.blocks)-1)]
+	for range bloomProbes {
+		b[bits>>6&7] |= 1 << (bits & 63)
+		bits >>= 9
+	}
+}
+
+func (f *bloom) mayHave(name *[16]byte) bool {
+	h, bits := bloomHashes(name)
+	for i := range f.layers {
+		l := &f.layers[i]
+		b := &l.blocks[h&uint64(len(l.blocks)-1)]
+		hit, x := true, bits
+		for range bloomProbes {
+			if b[x>>6&7]&(1<<(x&63)) == 0 {
+				hit = false
+				break
+			}
+			x >>= 9
+		}
+		if hit {
 			return true
 		}
 	}
 	return false
-}
-
-// probe calls fn with word and mask of each probe until it is false (Kirsch
-// and Mitzenmacher 2006: two hashes make all).
-func (l *bloomLayer) probe(k idemKey, fn func(w, m uint64) bool) bool {
-	h, step := binary.LittleEndian.Uint64(k[:8]), binary.LittleEndian.Uint64(k[8:])|1
-	n := uint64(len(l.bits)) * 64
-	for range bloomProbes {
-		bit := h % n
-		if !fn(bit/64, 1<<(bit%64)) {
-			return false
-		}
-		h += step
-	}
-	return true
 }

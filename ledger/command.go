@@ -1,20 +1,31 @@
 package ledger
 
-// Command is a change to the ledger: one entry of the log holds several. Every
-// command can be repeated without a second effect.
+import (
+	"fmt"
+)
+
+// Command is one decision asked of the ledger, the unit of the replicated
+// log. Encoded: version u8, kind u8, the fields in the order they are
+// declared in. A version or kind that is not known is refused, never guessed;
+// the encodings of every released version stay decodable.
 type Command interface {
-	// Append encodes the command behind dst.
+	// Append writes the command's encoding.
 	Append(dst []byte) []byte
-	decode(d *decoder)
+	read(r *reader)
+	kind() kind
 }
 
-// commandVersion is the first byte of every command. Logs of every version
-// must replay for ever; a new version is a new number beside the old one.
 const commandVersion = 1
 
-// The kinds of command, with their numbers in the log.
+// MaxCommandBytes bounds an encoded command: seven JSON fields of 1 MiB, the
+// default payload limit, with room for a raised one.
+const MaxCommandBytes = 16 << 20
+
+// kind numbers are part of the codec: they never change.
+type kind uint8
+
 const (
-	kindSubmit byte = iota + 1
+	kindSubmit kind = iota + 1
 	kindComplete
 	kindFail
 	kindExpire
@@ -25,251 +36,290 @@ const (
 	kindRefused
 )
 
-// The kinds of the control shard.
 const (
-	kindClusterInit byte = iota + 64
+	kindClusterInit kind = iota + 64
 	kindNodeUp
+	kindNodeRemove
 	kindAgentRegister
 	kindAgentState
 	kindAgentDeregister
 )
 
-// Submit declares a task.
+func newCommand(k kind) Command {
+	switch k {
+	case kindSubmit:
+		return new(Submit)
+	case kindComplete:
+		return new(Complete)
+	case kindFail:
+		return new(Fail)
+	case kindExpire:
+		return new(Expire)
+	case kindDue:
+		return new(Due)
+	case kindTimeout:
+		return new(Timeout)
+	case kindCancel:
+		return new(Cancel)
+	case kindRetry:
+		return new(Retry)
+	case kindRefused:
+		return new(Refused)
+	case kindClusterInit:
+		return new(ClusterInit)
+	case kindNodeUp:
+		return new(NodeUp)
+	case kindNodeRemove:
+		return new(NodeRemove)
+	case kindAgentRegister:
+		return new(AgentRegister)
+	case kindAgentState:
+		return new(AgentState)
+	case kindAgentDeregister:
+		return new(AgentDeregister)
+	}
+	return nil
+}
+
+// DecodeCommand reads one encoded command that fills b. Nothing of b is kept.
+func DecodeCommand(b []byte) (Command, error) {
+	if len(b) > MaxCommandBytes {
+		return nil, fmt.Errorf("ledger: command of %d bytes, at most %d: %w", len(b), MaxCommandBytes, ErrMalformed)
+	}
+	r := newReader(b)
+	c := newCommand(readHead(&r))
+	if r.err == nil && c == nil {
+		return nil, fmt.Errorf("ledger: command kind %d is not known: %w", b[1], ErrMalformed)
+	}
+	if c != nil {
+		c.read(&r)
+	}
+	if err := r.end(); err != nil {
+		return nil, fmt.Errorf("ledger: command: %w", err)
+	}
+	return c, nil
+}
+
+// readHead takes the version and returns the kind.
+func readHead(r *reader) kind {
+	if v := r.u8(); r.err == nil && v != commandVersion {
+		r.fail(fmt.Sprintf("command version %d is not known", v))
+	}
+	return kind(r.u8())
+}
+
+func appendHead(dst []byte, k kind) []byte { return append(dst, commandVersion, uint8(k)) }
+
+// Submit declares a task. A second Submit with the same fleet and key (or,
+// without a key, the same ID) answers the first one's task.
 type Submit struct {
-	ID          TaskID
-	RequestHash [32]byte
+	ID          TaskID   // of this shard, never used before
+	RequestHash [32]byte // RequestHash(&Spec)
 	Spec        Spec
 }
 
-// Complete ends a task well.
+func (*Submit) kind() kind { return kindSubmit }
+
+// Append implements Command.
+func (c *Submit) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindSubmit), c.ID[:]...)
+	dst = append(dst, c.RequestHash[:]...)
+	return c.Spec.Append(dst)
+}
+
+func (c *Submit) read(r *reader) {
+	var v specView
+	r.fixed(c.ID[:])
+	r.fixed(c.RequestHash[:])
+	if v.read(r); r.err == nil {
+		c.Spec = v.spec(r.alias)
+	}
+}
+
+// Complete ends a task's attempt with success.
 type Complete struct {
-	ID                            TaskID
-	Agent                         string
-	Epoch                         uint64
-	AssignedMillis, StartedMillis int64  // as the leader knew them; 0: not known
-	StolenFrom                    string // the agent it was taken from, if any
-	Node                          string // where the agent is connected
-	Result                        []byte // raw JSON
+	ID             TaskID
+	Agent          string
+	Epoch          uint64
+	Result         []byte // JSON
+	AssignedMillis int64  // as the shard leader's lease says; 0: not known
+	StartedMillis  int64
+	StolenFrom     string // node or worker the task was taken from
+	Node           string // where the agent is connected
 }
 
-// Fail ends an attempt; Retryable leaves it to the policy whether there is
-// another.
+func (*Complete) kind() kind { return kindComplete }
+
+// Append implements Command.
+func (c *Complete) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindComplete), c.ID[:]...)
+	dst = appendString(dst, c.Agent)
+	dst = appendUint(dst, c.Epoch)
+	dst = appendBytes(dst, c.Result)
+	dst = appendInt(dst, c.AssignedMillis)
+	dst = appendInt(dst, c.StartedMillis)
+	dst = appendString(dst, c.StolenFrom)
+	return appendString(dst, c.Node)
+}
+
+func (c *Complete) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.Agent, c.Epoch, c.Result = r.string(), r.uint(), r.bytes()
+	c.AssignedMillis, c.StartedMillis = r.int(), r.int()
+	c.StolenFrom, c.Node = r.string(), r.string()
+}
+
+// Fail ends a task's attempt without success. The task is tried again if it
+// is Retryable and the policy has attempts left.
 type Fail struct {
-	ID                            TaskID
-	Agent                         string
-	Epoch                         uint64
-	AssignedMillis, StartedMillis int64
-	StolenFrom                    string
-	Node                          string
-	Result                        []byte
-	Error                         string
-	Retryable                     bool
+	ID             TaskID
+	Agent          string
+	Epoch          uint64
+	Result         []byte // JSON, what there is of it
+	Error          string
+	Retryable      bool
+	AssignedMillis int64
+	StartedMillis  int64
+	StolenFrom     string
+	Node           string
 }
 
-// Expire ends an attempt whose lease ran out or whose agent is gone.
+func (*Fail) kind() kind { return kindFail }
+
+// Append implements Command.
+func (c *Fail) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindFail), c.ID[:]...)
+	dst = appendString(dst, c.Agent)
+	dst = appendUint(dst, c.Epoch)
+	dst = appendBytes(dst, c.Result)
+	dst = appendString(dst, c.Error)
+	dst = appendBool(dst, c.Retryable)
+	dst = appendInt(dst, c.AssignedMillis)
+	dst = appendInt(dst, c.StartedMillis)
+	dst = appendString(dst, c.StolenFrom)
+	return appendString(dst, c.Node)
+}
+
+func (c *Fail) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.Agent, c.Epoch, c.Result = r.string(), r.uint(), r.bytes()
+	c.Error, c.Retryable = r.text(), r.bool()
+	c.AssignedMillis, c.StartedMillis = r.int(), r.int()
+	c.StolenFrom, c.Node = r.string(), r.string()
+}
+
+func appendBool(dst []byte, b bool) []byte {
+	if b {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
+}
+
+// Expire ends an attempt whose holder fell silent or is gone. It carries the
+// lease the proposer saw; if that is not newer than what the ledger knows,
+// nothing happens.
 type Expire struct {
 	ID     TaskID
 	Agent  string
 	Epoch  uint64
-	Reason string // ReasonLeaseExpired or ReasonAgentLost
+	Reason Reason
 }
 
-// Due makes a delayed task ready.
+func (*Expire) kind() kind { return kindExpire }
+
+// Append implements Command.
+func (c *Expire) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindExpire), c.ID[:]...)
+	dst = appendString(dst, c.Agent)
+	dst = appendUint(dst, c.Epoch)
+	return append(dst, uint8(c.Reason))
+}
+
+func (c *Expire) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.Agent, c.Epoch, c.Reason = r.string(), r.uint(), Reason(r.u8())
+}
+
+// Due makes a submitted task ready if its delay has passed by ledger time.
 type Due struct{ ID TaskID }
 
-// Timeout ends a task whose deadline passed.
+func (*Due) kind() kind { return kindDue }
+
+// Append implements Command.
+func (c *Due) Append(dst []byte) []byte { return append(appendHead(dst, kindDue), c.ID[:]...) }
+
+func (c *Due) read(r *reader) { r.fixed(c.ID[:]) }
+
+// Timeout ends a task whose deadline has passed by ledger time.
 type Timeout struct{ ID TaskID }
 
-// Cancel ends a task on request.
+func (*Timeout) kind() kind { return kindTimeout }
+
+// Append implements Command.
+func (c *Timeout) Append(dst []byte) []byte { return append(appendHead(dst, kindTimeout), c.ID[:]...) }
+
+func (c *Timeout) read(r *reader) { r.fixed(c.ID[:]) }
+
+// Cancel ends a task that has not ended.
 type Cancel struct {
-	ID         TaskID
-	By, Reason string
+	ID     TaskID
+	By     string
+	Reason string
 }
 
-// Retry makes an ended, not completed task ready again.
+func (*Cancel) kind() kind { return kindCancel }
+
+// Append implements Command.
+func (c *Cancel) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindCancel), c.ID[:]...)
+	return appendString(appendString(dst, c.By), c.Reason)
+}
+
+func (c *Cancel) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.By, c.Reason = r.string(), r.text()
+}
+
+// Retry makes a failed, timed out or cancelled task ready again, with all its
+// attempts; epochs go on.
 type Retry struct {
 	ID TaskID
 	By string
 }
 
-// Refused records that the leader refused a holder's call.
+func (*Retry) kind() kind { return kindRetry }
+
+// Append implements Command.
+func (c *Retry) Append(dst []byte) []byte {
+	return appendString(append(appendHead(dst, kindRetry), c.ID[:]...), c.By)
+}
+
+func (c *Retry) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.By = r.string()
+}
+
+// Refused records that the shard's leader turned a call down without asking
+// the log: a stale epoch, seen against its leases.
 type Refused struct {
 	ID    TaskID
 	Agent string
 	Epoch uint64
-	Verb  string
+	Verb  string // what was refused: start, renew, progress, complete, fail
 	Code  Code
 }
 
-func commandHead(b []byte, kind byte) []byte { return append(b, commandVersion, kind) }
+func (*Refused) kind() kind { return kindRefused }
 
 // Append implements Command.
-func (c *Submit) Append(b []byte) []byte {
-	b = append(commandHead(b, kindSubmit), c.ID[:]...)
-	return c.Spec.append(append(b, c.RequestHash[:]...))
+func (c *Refused) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindRefused), c.ID[:]...)
+	dst = appendString(dst, c.Agent)
+	dst = appendUint(dst, c.Epoch)
+	return append(appendString(dst, c.Verb), uint8(c.Code))
 }
 
-func (c *Submit) decode(d *decoder) {
-	c.ID = d.id()
-	copy(c.RequestHash[:], d.fixed(32))
-	c.Spec.decode(d)
-}
-
-// Append implements Command.
-func (c *Complete) Append(b []byte) []byte {
-	b = append(commandHead(b, kindComplete), c.ID[:]...)
-	b = putUint(putBytes(b, c.Agent), c.Epoch)
-	b = putInt(putInt(b, c.AssignedMillis), c.StartedMillis)
-	b = putBytes(putBytes(b, c.StolenFrom), c.Node)
-	return putBytes(b, c.Result)
-}
-
-func (c *Complete) decode(d *decoder) {
-	c.ID, c.Agent, c.Epoch = d.id(), d.string(), d.uint()
-	c.AssignedMillis, c.StartedMillis = d.int(), d.int()
-	c.StolenFrom, c.Node, c.Result = d.string(), d.string(), d.bytes()
-}
-
-// Append implements Command.
-func (c *Fail) Append(b []byte) []byte {
-	b = append(commandHead(b, kindFail), c.ID[:]...)
-	b = putUint(putBytes(b, c.Agent), c.Epoch)
-	b = putInt(putInt(b, c.AssignedMillis), c.StartedMillis)
-	b = putBytes(putBytes(b, c.StolenFrom), c.Node)
-	b = putBytes(putBytes(b, c.Result), c.Error)
-	return putBool(b, c.Retryable)
-}
-
-func (c *Fail) decode(d *decoder) {
-	c.ID, c.Agent, c.Epoch = d.id(), d.string(), d.uint()
-	c.AssignedMillis, c.StartedMillis = d.int(), d.int()
-	c.StolenFrom, c.Node, c.Result = d.string(), d.string(), d.bytes()
-	c.Error, c.Retryable = d.string(), d.bool()
-}
-
-// Append implements Command.
-func (c *Expire) Append(b []byte) []byte {
-	b = append(commandHead(b, kindExpire), c.ID[:]...)
-	return putBytes(putUint(putBytes(b, c.Agent), c.Epoch), c.Reason)
-}
-
-func (c *Expire) decode(d *decoder) {
-	c.ID, c.Agent, c.Epoch, c.Reason = d.id(), d.string(), d.uint(), d.string()
-}
-
-// Append implements Command.
-func (c *Due) Append(b []byte) []byte     { return append(commandHead(b, kindDue), c.ID[:]...) }
-func (c *Due) decode(d *decoder)          { c.ID = d.id() }
-// Append implements Command.
-func (c *Timeout) Append(b []byte) []byte { return append(commandHead(b, kindTimeout), c.ID[:]...) }
-func (c *Timeout) decode(d *decoder)      { c.ID = d.id() }
-
-// Append implements Command.
-func (c *Cancel) Append(b []byte) []byte {
-	return putBytes(putBytes(append(commandHead(b, kindCancel), c.ID[:]...), c.By), c.Reason)
-}
-
-func (c *Cancel) decode(d *decoder) { c.ID, c.By, c.Reason = d.id(), d.string(), d.string() }
-
-// Append implements Command.
-func (c *Retry) Append(b []byte) []byte {
-	return putBytes(append(commandHead(b, kindRetry), c.ID[:]...), c.By)
-}
-func (c *Retry) decode(d *decoder) { c.ID, c.By = d.id(), d.string() }
-
-// Append implements Command.
-func (c *Refused) Append(b []byte) []byte {
-	b = append(commandHead(b, kindRefused), c.ID[:]...)
-	return append(putBytes(putUint(putBytes(b, c.Agent), c.Epoch), c.Verb), byte(c.Code))
-}
-
-func (c *Refused) decode(d *decoder) {
-	c.ID, c.Agent, c.Epoch, c.Verb, c.Code = d.id(), d.string(), d.uint(), d.string(), Code(d.byte())
-	if c.Code >= codeEnd {
-		d.fail("code")
-	}
-}
-
-// DecodeCommand reads one command. Byte fields are views into b. A version or
-// kind it does not know is refused, never guessed at.
-func DecodeCommand(b []byte) (Command, error) {
-	d := decoder{b: b}
-	if v := d.byte(); v != commandVersion && d.err == nil {
-		d.fail("command version")
-	}
-	c := newCommand(d.byte())
-	if c == nil {
-		d.fail("command kind")
-		return nil, d.err
-	}
-	c.decode(&d)
-	if err := d.end(); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-func newCommand(kind byte) Command {
-	switch kind {
-	case kindSubmit:
-		return &Submit{}
-	case kindComplete:
-		return &Complete{}
-	case kindFail:
-		return &Fail{}
-	case kindExpire:
-		return &Expire{}
-	case kindDue:
-		return &Due{}
-	case kindTimeout:
-		return &Timeout{}
-	case kindCancel:
-		return &Cancel{}
-	case kindRetry:
-		return &Retry{}
-	case kindRefused:
-		return &Refused{}
-	case kindClusterInit:
-		return &ClusterInit{}
-	case kindNodeUp:
-		return &NodeUp{}
-	case kindAgentRegister:
-		return &AgentRegister{}
-	case kindAgentState:
-		return &AgentState{}
-	case kindAgentDeregister:
-		return &AgentDeregister{}
-	}
-	return nil
-}
-
-// Outcome is what was decided about a command: a code, and where the task
-// stands after it.
-type Outcome struct {
-	Code     Code
-	Replayed bool // done before: this is the stored answer
-	State    State
-	ID       TaskID
-	Epoch    uint64
-	Detail   string
-}
-
-// Append encodes the outcome behind dst.
-func (o *Outcome) Append(b []byte) []byte {
-	b = append(b, commandVersion, byte(o.Code), byte(o.State))
-	b = append(putBool(b, o.Replayed), o.ID[:]...)
-	return putBytes(putUint(b, o.Epoch), o.Detail)
-}
-
-// DecodeOutcome reads what Append wrote.
-func DecodeOutcome(b []byte) (Outcome, error) {
-	d := decoder{b: b}
-	if v := d.byte(); v != commandVersion && d.err == nil {
-		d.fail("outcome version")
-	}
-	o := Outcome{Code: Code(d.byte()), State: State(d.byte()), Replayed: d.bool(), ID: d.id(), Epoch: d.uint(), Detail: d.string()}
-	if o.Code >= codeEnd || o.State >= stateEnd {
-		d.fail("outcome word")
-	}
-	return o, d.end()
+func (c *Refused) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.Agent, c.Epoch, c.Verb, c.Code = r.string(), r.uint(), r.string(), Code(r.u8())
 }

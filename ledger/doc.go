@@ -1,38 +1,67 @@
 // Package ledger decides, deterministically, what each command does, and
 // chains the proof.
 //
-// It is the state machine behind every shard: [Tasks] for task shards,
-// [Control] for the control shard. Apply takes one command and the time its
-// proposer stamped, and changes typed memory, appends one audit record to the
-// chain, and says which events follow. The same log gives the same state, the
-// same records and the same bytes on every replica.
+// It is the state machine behind every shard: [Tasks] behind a task shard,
+// [Control] behind the control shard. [Tasks.Apply] takes one [Command] of the
+// replicated log with the time its proposer stamped; it changes typed memory,
+// appends at most one audit [Record] to the shard's hash chain, and returns an
+// [Outcome] and the [Event] that follows. The same log gives the same state,
+// the same outcomes and the same bytes on every replica, for ever.
 //
-// # Purity
+// # Life cycle
 //
-// No clock, randomness, goroutine, lock, float or I/O is in here, and no order
-// of a map shows. Time is input: ledger time is the largest stamp so far, and
-// everything that time brings about (expiry, delay, deadline) is a command
-// that someone proposed and that is checked again here.
+//	NewTasks → Restore → { Apply | Freeze … Thaw }*
 //
-// # Refusals, failures, bugs
+// Freeze encodes what changed since the last one; when that is durable, Thaw
+// lets ended tasks leave memory. Apply may run between the two: what changed
+// after Freeze stays until the next pair. Restore starts over from a
+// checkpoint. These four need exclusion; every other method only reads and
+// may run concurrently with others that do.
 //
-// A refusal is data: an [Outcome] with a code, and a record where it matters
-// (an epoch that was over). Checkpointed state that can't be read, and a
-// command that does not decode, panic: the replica must stop, not guess.
+// # Invariants
+//
+//   - A task is in one state; it leaves a terminal one by Retry only.
+//   - Epochs of ended attempts increase strictly per task. What carries one
+//     that is not newer is refused, and the refusal recorded.
+//   - An idempotency key names one task for as long as it is kept.
+//   - Records are dense from 1; each is covered by every later hash.
+//   - Nothing but Apply's input decides: no clock, randomness, goroutine,
+//     lock, float or order of a map is in here. Where a task is read from
+//     (memory or checkpoint) shows nowhere.
+//
+// A refusal is an Outcome with a [Code]. A log that can't be decoded and a
+// checkpoint that can't be read are panics: the replica must stop, not guess.
+// Damage found by Restore and by readers is an error.
+//
+// # Time
+//
+// Ledger time is the largest stamp so far. What time brings about (lease end,
+// delay, deadline) is a command that someone proposes and that is checked
+// again here: [Expire], [Due], [Timeout].
 //
 // # Memory
 //
-// Open tasks are rows in slabs, with the submitted part kept encoded. A task
-// that ended stays until the state checkpoint that holds it is durable (Freeze,
-// then Thaw), and is read from Cold afterwards. Idempotency keys follow their
-// tasks; a bloom filter over the old ones keeps Cold out of a submit's way.
-// Writing Cold in Apply instead costs about 2 µs a key and replica.
+// Open tasks are entries of a slab: hot fields decoded, the rest one encoded
+// spec that is never changed, so readers may keep pieces of it. Ended tasks
+// stay until thawed. Bloom filters over old keys and IDs (2 bytes each) keep
+// the checkpoint out of a submit's way: a read per submit cost 40 % of the
+// throughput. A write per command costs more still: 2 µs a key and replica.
+//
+// # What it does not do
+//
+// Assignment, start and renewal of leases are not in the log: the shard's
+// leader keeps them in memory and the ledger sees a task as ready until its
+// attempt ends. Dependencies, approvals, exactly_once, key retention and
+// archives are refused (not_yet_supported) or absent.
 //
 // # Files
 //
-//	command.go  the commands and their codec (codec.go)
-//	apply.go    what each does: read this first
-//	tasks.go    rows, checkpoints, reads     list.go  queries
-//	control.go  nodes and agents
-//	record.go   the audit record, to the byte, and its chain
+//	apply.go       what each command does to a task: read this first
+//	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
+//	command.go     the commands and their encoding         spec.go, wire.go  the primitives
+//	record.go      the audit record, to the byte           chain.go          its hash chain and verifier
+//	checkpoint.go  Freeze, Thaw, Restore                   row.go            the rows
+//	read.go        queries                                 slab.go, table.go, order.go, bloom.go, names.go
+//
+// The package starts no goroutine.
 package ledger

@@ -1,196 +1,147 @@
 package ledger
 
 import (
-	"crypto/sha256"
-	"errors"
+	"encoding/binary"
 	"fmt"
 )
 
-// Record is one audit entry. Its canonical bytes, in this order:
+// Record is one entry of a shard's audit log: a change of state, or a refusal
+// that matters. Fields that do not apply are zero.
 //
-//	byte     version, 1
-//	uvarint  shard
-//	uvarint  seq: 1, 2, 3 … within the shard
-//	uvarint  index: of the log entry that caused it
-//	varint   time, ms since the Unix epoch (zigzag)
-//	string   verb
-//	16 bytes task ID (zero: not about a task)
-//	string   fleet
-//	string   capability, action:target
-//	byte     guarantee level (0 none, 1 best_effort, 2 at_least_once, 3 exactly_once)
-//	byte     state before (0 none), byte state after: the numbers of [State]
-//	string   agent
-//	string   actor: who asked, or the node the agent was connected to
-//	uvarint  epoch
-//	uvarint  attempts that have ended
-//	byte     code: the numbers of [Code]
-//	varint   assigned at, varint started at (ms; 0 not known)
-//	string   stolen from
-//	string   detail
-//	byte     digests that follow: 1 request, 2 result, 3 both; 32 bytes each
+// Canonical bytes, version 1 (numbers and text as described in wire.go; fixed
+// integers are big-endian; times are milliseconds since the Unix epoch):
 //
-// A string is a uvarint length and that many bytes; uvarint is LEB128. The
-// journal holds the bytes followed by the chain value after them,
+//	offset  size  field
+//	0       1     version, 1
+//	1       4     shard
+//	5       8     seq: dense within the shard, from 1
+//	13      8     index of the log entry
+//	21      8     ledger time
+//	29      16    task ID (zero: about no task)
+//	45      1     guarantee (0: none, 1 best_effort, 2 at_least_once, 3 exactly_once)
+//	46      1     state before (0: none; numbers as the State constants)
+//	47      1     state after
+//	48      1     code (0: done; numbers as the Code constants)
+//	49      …     epoch, attempt  (numbers), assigned at, started at  (signed numbers; 0: not known)
+//	        …     verb, fleet, capability (action:target), agent, actor, stolen from  (text)
+//	        …     request digest, result digest  (each 1 byte length, 0 or 32, and the bytes)
+//	        …     detail  (text)
 //
-//	h(n) = SHA-256(h(n-1) || bytes(n)),  h(0) = SHA-256("quorate audit v1" || shard as 4 bytes, big-endian)
+// In the journal each record is followed by 32 bytes of chain hash:
+//
+//	h(0) = SHA-256("quorate audit v1" || shard as 4 bytes)
+//	h(n) = SHA-256(h(n-1) || canonical bytes of record n)
+//
+// The request digest is the submitted request's ([RequestHash]); the result
+// digest is SHA-256 over the result as the agent sent it, or of an agent's
+// manifest.
 type Record struct {
-	Shard                         uint32
-	Seq, Index                    uint64
-	TimeMillis                    int64
-	Verb                          string
-	Task                          TaskID
-	Fleet, Capability             string
-	Guarantee                     Guarantee
-	From, To                      State
-	Agent, Actor                  string
-	Epoch                         uint64
-	Attempt                       uint32
-	Code                          Code
-	AssignedMillis, StartedMillis int64
-	StolenFrom, Detail            string
-	RequestDigest, ResultDigest   [32]byte // zero: none
+	Shard          uint32
+	Seq            uint64
+	Index          uint64
+	TimeMillis     int64
+	Task           TaskID
+	Guarantee      Guarantee
+	From, To       State
+	Code           Code
+	Epoch          uint64
+	Attempt        uint32
+	AssignedMillis int64
+	StartedMillis  int64
+	Verb           string
+	Fleet          string
+	Capability     string // action:target
+	Agent          string
+	Actor          string // who asked for it: a submitter, an operator, the agent's node
+	StolenFrom     string
+	RequestDigest  [32]byte
+	ResultDigest   [32]byte
+	Detail         string
 }
 
-const recordVersion = 1
-
-func (r *Record) append(b []byte) []byte {
-	b = append(b, recordVersion)
-	b = putUint(putUint(putUint(b, uint64(r.Shard)), r.Seq), r.Index)
-	b = putBytes(putInt(b, r.TimeMillis), r.Verb)
-	b = append(b, r.Task[:]...)
-	b = putBytes(putBytes(b, r.Fleet), r.Capability)
-	b = append(b, byte(r.Guarantee), byte(r.From), byte(r.To))
-	b = putBytes(putBytes(b, r.Agent), r.Actor)
-	b = putUint(putUint(b, r.Epoch), uint64(r.Attempt))
-	b = append(b, byte(r.Code))
-	b = putInt(putInt(b, r.AssignedMillis), r.StartedMillis)
-	b = putBytes(putBytes(b, r.StolenFrom), r.Detail)
-	var flags byte
-	if r.RequestDigest != ([32]byte{}) {
-		flags |= 1
-	}
-	if r.ResultDigest != ([32]byte{}) {
-		flags |= 2
-	}
-	b = append(b, flags)
-	if flags&1 != 0 {
-		b = append(b, r.RequestDigest[:]...)
-	}
-	if flags&2 != 0 {
-		b = append(b, r.ResultDigest[:]...)
-	}
-	return b
-}
-
-// DecodeRecord reads a record's canonical bytes.
-func DecodeRecord(b []byte) (*Record, error) {
-	d := decoder{b: b}
-	if v := d.byte(); v != recordVersion && d.err == nil {
-		d.fail("record version")
-	}
-	r := &Record{Shard: d.uint32(), Seq: d.uint(), Index: d.uint(), TimeMillis: d.int(), Verb: d.string(), Task: d.id(),
-		Fleet: d.string(), Capability: d.string(), Guarantee: Guarantee(d.byte()), From: State(d.byte()), To: State(d.byte()),
-		Agent: d.string(), Actor: d.string(), Epoch: d.uint(), Attempt: d.uint32(), Code: Code(d.byte()),
-		AssignedMillis: d.int(), StartedMillis: d.int(), StolenFrom: d.string(), Detail: d.string()}
-	flags := d.byte()
-	if flags&1 != 0 {
-		copy(r.RequestDigest[:], d.fixed(32))
-	}
-	if flags&2 != 0 {
-		copy(r.ResultDigest[:], d.fixed(32))
-	}
-	if flags > 3 || r.Guarantee > ExactlyOnce || r.From >= stateEnd || r.To >= stateEnd || r.Code >= codeEnd {
-		d.fail("record: word out of range")
-	}
-	return r, d.end()
-}
-
-// digest is SHA-256, or zero for nothing.
-func digest(b []byte) [32]byte {
-	if len(b) == 0 {
-		return [32]byte{}
-	}
-	return sha256.Sum256(b)
-}
-
-// Head is where a chain stands: how many records, and the hash over all.
-type Head struct {
-	Seq  uint64
-	Hash [32]byte
-}
-
-// NewChain is the head of a shard's empty chain.
-func NewChain(shard uint32) Head {
-	b := append([]byte("quorate audit v1"), byte(shard>>24), byte(shard>>16), byte(shard>>8), byte(shard))
-	return Head{Hash: sha256.Sum256(b)}
-}
-
-// next is the head after a record with canonical bytes b.
-func (h Head) next(b []byte, buf []byte) Head {
-	buf = append(append(buf[:0], h.Hash[:]...), b...)
-	return Head{Seq: h.Seq + 1, Hash: sha256.Sum256(buf)}
-}
-
-// chain writes a shard's records.
-type chain struct {
-	shard        uint32
-	head         Head
-	appendRecord func([]byte)
-	buf          []byte // previous hash, record, hash
-}
-
-func newChain(shard uint32, appendRecord func([]byte)) chain {
-	return chain{shard: shard, head: NewChain(shard), appendRecord: appendRecord}
-}
-
-// add numbers a record, chains it and writes it out.
-func (c *chain) add(r *Record) {
-	r.Seq = c.head.Seq + 1
-	c.buf = r.append(append(c.buf[:0], c.head.Hash[:]...))
-	c.head = Head{Seq: r.Seq, Hash: sha256.Sum256(c.buf)}
-	c.buf = append(c.buf, c.head.Hash[:]...)
-	c.appendRecord(c.buf[len(c.head.Hash):])
-}
-
-func (c *chain) append(b []byte) []byte { return append(putUint(b, c.head.Seq), c.head.Hash[:]...) }
-
-func (c *chain) restore(d *decoder) {
-	c.head.Seq = d.uint()
-	copy(c.head.Hash[:], d.fixed(32))
-}
-
-// What VerifyChain finds wrong.
-var (
-	ErrAltered = errors.New("altered: the bytes do not give the chain value behind them")
-	ErrMissing = errors.New("missing: the sequence skips a record")
-	ErrOrder   = errors.New("reordered or repeated: the sequence goes back")
-	ErrForeign = errors.New("foreign: the record belongs to another shard")
+// The verbs of records.
+const (
+	VerbSubmit          = "submit"
+	VerbComplete        = "complete"
+	VerbFail            = "fail"
+	VerbExpire          = "expire"
+	VerbDue             = "due"
+	VerbTimeout         = "timeout"
+	VerbCancel          = "cancel"
+	VerbRetry           = "retry"
+	VerbRefused         = "refused" // Detail is the verb that was refused, Code why
+	VerbClusterInit     = "cluster_init"
+	VerbNodeUp          = "node_up"
+	VerbNodeRemove      = "node_remove"
+	VerbAgentRegister   = "agent_register"
+	VerbAgentState      = "agent_state"
+	VerbAgentDeregister = "agent_deregister"
 )
 
-// VerifyChain checks a journal record against the head before it, for the
-// shard that prev is of. It returns the head after it, the record, and its
-// canonical bytes (a view).
-func VerifyChain(shard uint32, prev Head, journalRecord []byte) (next Head, r *Record, body []byte, err error) {
-	if len(journalRecord) < 32 {
-		return prev, nil, nil, fmt.Errorf("%w: %d bytes", ErrAltered, len(journalRecord))
+const (
+	recordVersion   = 1
+	recordFixedSize = 49
+)
+
+// Append writes the record's canonical bytes.
+func (r *Record) Append(dst []byte) []byte {
+	dst = append(dst, recordVersion)
+	dst = binary.BigEndian.AppendUint32(dst, r.Shard)
+	dst = binary.BigEndian.AppendUint64(dst, r.Seq)
+	dst = binary.BigEndian.AppendUint64(dst, r.Index)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.TimeMillis))
+	dst = append(dst, r.Task[:]...)
+	dst = append(dst, uint8(r.Guarantee), uint8(r.From), uint8(r.To), uint8(r.Code))
+	dst = appendUint(dst, r.Epoch)
+	dst = appendUint(dst, uint64(r.Attempt))
+	dst = appendInt(dst, r.AssignedMillis)
+	dst = appendInt(dst, r.StartedMillis)
+	dst = appendString(dst, r.Verb)
+	dst = appendString(dst, r.Fleet)
+	dst = appendString(dst, r.Capability)
+	dst = appendString(dst, r.Agent)
+	dst = appendString(dst, r.Actor)
+	dst = appendString(dst, r.StolenFrom)
+	dst = appendHash(dst, &r.RequestDigest)
+	dst = appendHash(dst, &r.ResultDigest)
+	return appendString(dst, r.Detail)
+}
+
+// DecodeRecord reads the canonical bytes of a record that fill b.
+func DecodeRecord(b []byte) (*Record, error) {
+	r := newReader(b)
+	x, err := readRecord(&r)
+	if err == nil {
+		err = r.end()
 	}
-	body, hash := journalRecord[:len(journalRecord)-32], journalRecord[len(journalRecord)-32:]
-	r, err = DecodeRecord(body)
 	if err != nil {
-		return prev, nil, nil, fmt.Errorf("%w: %v", ErrAltered, err)
+		return nil, fmt.Errorf("ledger: record: %w", err)
 	}
-	next = prev.next(body, nil)
-	switch {
-	case next.Hash == [32]byte(hash) && r.Shard == shard && r.Seq == next.Seq:
-		return next, r, body, nil
-	case r.Shard != shard:
-		err = ErrForeign
-	case r.Seq > next.Seq:
-		err = ErrMissing
-	case r.Seq < next.Seq:
-		err = ErrOrder
-	default:
-		err = ErrAltered
+	return x, nil
+}
+
+func readRecord(r *reader) (*Record, error) {
+	if len(r.b) < recordFixedSize {
+		r.fail("truncated")
+		return nil, r.err
 	}
-	return prev, nil, nil, fmt.Errorf("record %d of shard %d: %w", next.Seq, shard, err)
+	b := r.b
+	if b[0] != recordVersion {
+		r.fail(fmt.Sprintf("record version %d is not known", b[0]))
+		return nil, r.err
+	}
+	x := &Record{Shard: binary.BigEndian.Uint32(b[1:]), Seq: binary.BigEndian.Uint64(b[5:]), Index: binary.BigEndian.Uint64(b[13:]),
+		TimeMillis: int64(binary.BigEndian.Uint64(b[21:])), Task: TaskID(b[29:45]),
+		Guarantee: Guarantee(b[45]), From: State(b[46]), To: State(b[47]), Code: Code(b[48])}
+	r.b = b[recordFixedSize:]
+	x.Epoch, x.Attempt, x.AssignedMillis, x.StartedMillis = r.uint(), r.uint32(), r.int(), r.int()
+	x.Verb, x.Fleet, x.Capability = r.string(), r.string(), r.string()
+	x.Agent, x.Actor, x.StolenFrom = r.string(), r.string(), r.string()
+	r.hash(&x.RequestDigest)
+	r.hash(&x.ResultDigest)
+	x.Detail = r.string()
+	if x.Guarantee > ExactlyOnce || x.From >= stateEnd || x.To >= stateEnd || x.Code >= codeEnd {
+		r.fail("a word is out of range")
+	}
+	return x, r.err
 }

@@ -2,103 +2,136 @@ package ledger
 
 import "crypto/sha256"
 
-// RetryPolicy says how often and how soon a failed attempt is repeated.
-type RetryPolicy struct {
-	MaxRetries                         uint32 // attempts beyond the first
-	Backoff                            Backoff
-	InitialDelayMillis, MaxDelayMillis int64
-}
+// Encoding of a Spec, version 1 of every command and row that contains one:
+//
+//	priority u8, guarantee u8, backoff u8, flags u8 (1 reversible, 2 has a parent)
+//	max_retries, initial_delay_ms, max_delay_ms, deadline_ms, not_before_ms, lease_ms  (numbers; all but the first signed)
+//	parent 16 bytes, if flagged; count of after, and 16 bytes each
+//	fleet, action, target, key, submitted_by, session, description  (text)
+//	input, context, rollback, verify, approval, compliance  (byte strings)
+const (
+	specReversible = 1 << iota
+	specHasParent
+	specFlagsEnd
+)
 
-// Spec is the immutable part of a task, as submitted. Byte fields are raw JSON
-// that the ledger keeps and never reads.
-type Spec struct {
-	Fleet, Action, Target, Description     string
-	Input, Context                         []byte
-	Priority                               Priority
-	Guarantee                              Guarantee
-	Key                                    string // "": the task ID's text
-	DeadlineMillis, NotBeforeMillis        int64  // 0: none
-	After                                  []TaskID
-	LeaseMillis                            int64
-	Retry                                  RetryPolicy
-	Reversible                             bool
-	Rollback, Verify, Approval, Compliance []byte
-	Session                                string
-	Parent                                 TaskID
-	SubmittedBy                            string
-}
+// Append writes the canonical encoding of the spec.
+func (s *Spec) Append(dst []byte) []byte { return s.append(dst, s.Key, s.SubmittedBy) }
 
-// Capability is "action:target".
-func (s *Spec) Capability() string { return s.Action + ":" + s.Target }
-
-// specVersion is the first byte of an encoded spec.
-const specVersion = 1
-
-func (s *Spec) append(b []byte) []byte {
-	b = append(b, specVersion)
-	b = putBytes(b, s.Key)
-	b = putBytes(b, s.SubmittedBy)
-	return s.appendRequest(b)
-}
-
-// appendRequest encodes what makes two submissions the same request: all but
-// the key and who sent it.
-func (s *Spec) appendRequest(b []byte) []byte {
-	b = putBytes(b, s.Fleet)
-	b = putBytes(b, s.Action)
-	b = putBytes(b, s.Target)
-	b = append(b, byte(s.Priority), byte(s.Guarantee))
-	b = putInt(b, s.DeadlineMillis)
-	b = putInt(b, s.NotBeforeMillis)
-	b = putInt(b, s.LeaseMillis)
-	b = putUint(b, uint64(s.Retry.MaxRetries))
-	b = append(b, byte(s.Retry.Backoff))
-	b = putInt(b, s.Retry.InitialDelayMillis)
-	b = putInt(b, s.Retry.MaxDelayMillis)
-	b = putBool(b, s.Reversible)
-	b = append(b, s.Parent[:]...)
-	b = putUint(b, uint64(len(s.After)))
-	for _, id := range s.After {
-		b = append(b, id[:]...)
+func (s *Spec) append(dst []byte, key, by string) []byte {
+	var flags uint8
+	if s.Reversible {
+		flags |= specReversible
 	}
-	b = putBytes(b, s.Session)
-	b = putBytes(b, s.Description)
-	for _, f := range [][]byte{s.Input, s.Context, s.Rollback, s.Verify, s.Approval, s.Compliance} {
-		b = putBytes(b, f)
+	if !s.Parent.IsZero() {
+		flags |= specHasParent
 	}
-	return b
+	dst = append(dst, uint8(s.Priority), uint8(s.Guarantee), uint8(s.Retry.Backoff), flags)
+	dst = appendUint(dst, uint64(s.Retry.MaxRetries))
+	dst = appendInt(dst, s.Retry.InitialDelayMillis)
+	dst = appendInt(dst, s.Retry.MaxDelayMillis)
+	dst = appendInt(dst, s.DeadlineMillis)
+	dst = appendInt(dst, s.NotBeforeMillis)
+	dst = appendInt(dst, s.LeaseMillis)
+	if !s.Parent.IsZero() {
+		dst = append(dst, s.Parent[:]...)
+	}
+	dst = appendUint(dst, uint64(len(s.After)))
+	for i := range s.After {
+		dst = append(dst, s.After[i][:]...)
+	}
+	dst = appendString(dst, s.Fleet)
+	dst = appendString(dst, s.Action)
+	dst = appendString(dst, s.Target)
+	dst = appendString(dst, key)
+	dst = appendString(dst, by)
+	dst = appendString(dst, s.Session)
+	dst = appendString(dst, s.Description)
+	dst = appendBytes(dst, s.Input)
+	dst = appendBytes(dst, s.Context)
+	dst = appendBytes(dst, s.Rollback)
+	dst = appendBytes(dst, s.Verify)
+	dst = appendBytes(dst, s.Approval)
+	return appendBytes(dst, s.Compliance)
 }
 
-// decode reads a spec; byte fields are views into the decoder's input.
-func (s *Spec) decode(d *decoder) {
-	if v := d.byte(); v != specVersion && d.err == nil {
-		d.fail("spec version")
+// RequestHash says whether two submissions ask for the same: SHA-256 over the
+// canonical encoding without the key and the submitter.
+func RequestHash(s *Spec) [32]byte {
+	var buf [512]byte
+	return sha256.Sum256(s.append(buf[:0], "", ""))
+}
+
+// specView is a decoded spec whose fields still point into the encoding.
+type specView struct {
+	priority                         Priority
+	guarantee                        Guarantee
+	flags                            uint8
+	retry                            RetryPolicy
+	deadline, notBefore, lease       int64
+	parent                           TaskID
+	after                            []byte // 16 bytes each
+	fleet, action, target            []byte
+	key, by, session, description    []byte
+	input, context, rollback, verify []byte
+	approval, compliance             []byte
+}
+
+func (v *specView) read(r *reader) {
+	v.priority, v.guarantee, v.retry.Backoff, v.flags = Priority(r.u8()), Guarantee(r.u8()), Backoff(r.u8()), r.u8()
+	if v.flags >= specFlagsEnd {
+		r.fail("unknown flags in a spec")
 	}
-	s.Key, s.SubmittedBy = d.string(), d.string()
-	s.Fleet, s.Action, s.Target = d.string(), d.string(), d.string()
-	s.Priority, s.Guarantee = Priority(d.byte()), Guarantee(d.byte())
-	s.DeadlineMillis, s.NotBeforeMillis, s.LeaseMillis = d.int(), d.int(), d.int()
-	s.Retry.MaxRetries, s.Retry.Backoff = d.uint32(), Backoff(d.byte())
-	s.Retry.InitialDelayMillis, s.Retry.MaxDelayMillis = d.int(), d.int()
-	s.Reversible = d.bool()
-	s.Parent = d.id()
-	if n := d.count(); n > 0 {
-		s.After = make([]TaskID, 0, min(n, 64))
-		for range n {
-			s.After = append(s.After, d.id())
+	v.retry.MaxRetries = r.uint32()
+	v.retry.InitialDelayMillis, v.retry.MaxDelayMillis = r.int(), r.int()
+	v.deadline, v.notBefore, v.lease = r.int(), r.int(), r.int()
+	if v.parent = (TaskID{}); v.flags&specHasParent != 0 {
+		if r.fixed(v.parent[:]); v.parent.IsZero() {
+			r.fail("empty parent")
 		}
 	}
-	s.Session, s.Description = d.string(), d.string()
-	for _, f := range []*[]byte{&s.Input, &s.Context, &s.Rollback, &s.Verify, &s.Approval, &s.Compliance} {
-		*f = d.bytes()
-	}
-	if s.Priority > PriorityCritical || s.Guarantee < BestEffort || s.Guarantee > ExactlyOnce || s.Retry.Backoff > BackoffFixed {
-		d.fail("spec: word out of range")
-	}
+	n := r.count(len(TaskID{})) * len(TaskID{})
+	v.after = r.b[:n:n]
+	r.b = r.b[n:]
+	v.fleet, v.action, v.target = r.view(), r.view(), r.view()
+	v.key, v.by, v.session, v.description = r.view(), r.view(), r.view(), r.view()
+	v.input, v.context, v.rollback, v.verify = r.view(), r.view(), r.view(), r.view()
+	v.approval, v.compliance = r.view(), r.view()
 }
 
-// RequestHash identifies a request: SHA-256 over the canonical encoding of all
-// but the key and the submitter.
-func RequestHash(s *Spec) [32]byte {
-	return sha256.Sum256(s.appendRequest(make([]byte, 0, 256+len(s.Input)+len(s.Context))))
+// spec copies the text out; byte strings are copied unless alias.
+func (v *specView) spec(alias bool) Spec {
+	raw := func(b []byte) []byte {
+		switch {
+		case len(b) == 0:
+			return nil
+		case alias:
+			return b
+		}
+		return append([]byte(nil), b...)
+	}
+	s := Spec{Fleet: string(v.fleet), Action: string(v.action), Target: string(v.target), Description: string(v.description),
+		Input: raw(v.input), Context: raw(v.context), Priority: v.priority, Guarantee: v.guarantee, Key: string(v.key),
+		DeadlineMillis: v.deadline, NotBeforeMillis: v.notBefore, LeaseMillis: v.lease, Retry: v.retry,
+		Reversible: v.flags&specReversible != 0, Rollback: raw(v.rollback), Verify: raw(v.verify), Approval: raw(v.approval),
+		Compliance: raw(v.compliance), Session: string(v.session), Parent: v.parent, SubmittedBy: string(v.by)}
+	if len(v.after) > 0 {
+		s.After = make([]TaskID, len(v.after)/len(TaskID{}))
+		for i := range s.After {
+			copy(s.After[i][:], v.after[i*len(TaskID{}):])
+		}
+	}
+	return s
+}
+
+// decodeSpec reads the encoding of a spec that fills b; byte strings point
+// into b.
+func decodeSpec(b []byte) (Spec, error) {
+	var v specView
+	r := newReader(b)
+	v.read(&r)
+	if err := r.end(); err != nil {
+		return Spec{}, err
+	}
+	return v.spec(true), nil
 }

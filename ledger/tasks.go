@@ -2,422 +2,274 @@ package ledger
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
-	"slices"
 )
 
-// At is where in the log a command stands, and when it was proposed.
-type At struct {
-	Index, Term uint64
-	TimeMillis  int64
-}
-
-// KV is one key of the shard's checkpointed state and its value.
-type KV struct{ Key, Value []byte }
-
-// Cold reads the shard's checkpointed state; it must be safe for concurrent
-// use, and change only between Freeze and Thaw.
-type Cold interface {
-	Get(key []byte) (value []byte, found bool, err error)
-	Scan(from, to []byte, fn func(key, value []byte) bool) error
-}
-
-// Keys of the checkpointed state, by first byte.
-const (
-	keyLive byte = 'l' // task ID: a task that has not ended
-	keyDone byte = 'd' // task ID: a task that has
-	keyIdem byte = 'k' // hash of fleet and idempotency key: task ID and request hash
-)
-
-// Tasks is the state machine of one task shard.
+// Tasks is the state machine of one task shard: a deterministic fold over the
+// shard's log. Everything that has not ended is in memory; what has ended
+// stays there until it is in the checkpoint, and is read from it afterwards.
 //
-// Open tasks, and those that ended since the last state checkpoint, are rows in
-// memory; older ones are read from Cold. Apply never writes to Cold: Freeze
-// hands out what changed, and Thaw lets go of what is safely there.
-//
-// Apply, Freeze, Thaw and Restore need exclusive access; everything else may
-// run concurrently with itself.
+// Restore, Apply, Freeze and Thaw change it and need exclusion; all other
+// methods only read, and any number of them may run at once.
 type Tasks struct {
 	shard uint32
 	cold  Cold
-	chain chain
 
-	now    int64 // ledger time: the largest stamp seen
-	counts Counts
+	now      int64 // ledger time
+	counts   [NumStates]uint64
+	endedSum uint64 // of every ended task: see entry.sum
+	journal  journal
 
-	rows   [][]row // slabs of slabRows
-	free   []uint32
-	ids    map[TaskID]uint32
-	idem   map[idemKey]uint32 // keys of the rows
-	oldKey bloom              // keys in Cold
-	names  map[string]string  // interned fleets and capabilities
+	slab  slab
+	byID  table
+	byKey table
+	order order
+	names *names
 
-	dirty  []uint32 // rows changed since the last Freeze
-	frozen []uint32 // rows handed out by it, until Thaw
+	dirty  []uint32 // places changed since the last Freeze
+	frozen []uint32 // places the last Freeze encoded; until Thaw
 
+	// What memory does not have may be in the checkpoint. Keys: oldKeys has
+	// every key row's. IDs: one made after restoredMillis is there only if
+	// oldIDs has it; reading the IDs of all ended tasks at Restore would cost
+	// more than a read for each late one.
+	oldKeys        bloom
+	oldIDs         bloom
+	restoredMillis int64 // greatest ID time among rows of ended tasks, at Restore
+	coldMillis     int64 // the same, now
+
+	index   uint64 // of the entry being applied
+	events  []Event
+	scratch entry // an ended task read from the checkpoint
+	rec     Record
 }
 
+// Limits of text in commands, far above what a node lets in: they keep a
+// record within a page or so of memory whatever is proposed.
 const (
-	slabRows   = 1024
-	maxInterns = 1 << 16
+	maxNameBytes        = 1 << 10  // fleet, action, target, session, agent, node, who
+	maxKeyBytes         = 4 << 10  // idempotency key
+	maxDescriptionBytes = 64 << 10 // description
+	maxErrorBytes       = 64 << 10 // error, reason
+	maxDetailBytes      = 512      // of an error that go into its record
 )
 
-type idemKey [16]byte
-
-// Counts are tasks by state, all that were ever submitted.
-type Counts [stateEnd]uint64
-
-// where a row is in Cold.
-const (
-	coldNowhere byte = iota
-	coldLive
-	coldDone
-)
-
-// row is one task in memory.
-type row struct {
-	id          TaskID
-	idem        idemKey
-	request     [32]byte
-	state       State
-	guarantee   Guarantee
-	priority    Priority
-	backoff     Backoff
-	cold        byte
-	dirty       bool
-	used        bool
-	attempts    uint32
-	retries     uint32
-	epoch       uint64
-	created     int64
-	updated     int64
-	readyAt     int64
-	ended       int64
-	notBefore   int64
-	deadline    int64
-	lease       int64
-	delay       int64
-	maxDelay    int64
-	fleet, capa string // interned
-	agent       string
-	err         string
-	result      []byte
-	spec        []byte // encoded
-}
-
-// NewTasks makes an empty task shard; Restore follows. Every audit record goes
-// to appendRecord.
+// NewTasks makes the state machine of a shard. appendRecord gets every audit
+// record with its chain hash, in order; it must copy it. Restore comes before
+// anything else.
 func NewTasks(shard uint32, cold Cold, appendRecord func([]byte)) *Tasks {
-	return &Tasks{shard: shard, cold: cold, chain: newChain(shard, appendRecord), ids: map[TaskID]uint32{},
-		idem: map[idemKey]uint32{}, names: map[string]string{}}
-}
-
-// Restore rebuilds the state from the checkpoint in Cold; nil meta is empty.
-func (s *Tasks) Restore(meta []byte) error {
-	*s = *NewTasks(s.shard, s.cold, s.chain.appendRecord)
-	if meta == nil {
-		return nil
-	}
-	d := decoder{b: meta}
-	if v := d.byte(); v != metaVersion && d.err == nil {
-		d.fail("meta version")
-	}
-	s.now = d.int()
-	s.chain.restore(&d)
-	for i := range s.counts {
-		s.counts[i] = d.uint()
-	}
-	if err := d.end(); err != nil {
-		return fmt.Errorf("ledger: shard %d: checkpoint meta: %w", s.shard, err)
-	}
-	var bad error
-	err := s.cold.Scan([]byte{keyLive}, []byte{keyLive + 1}, func(k, v []byte) bool {
-		var r row
-		if bad = r.decode(k[1:], slices.Clone(v)); bad != nil {
-			return false
-		}
-		r.cold = coldLive
-		s.insert(r)
-		return true
-	})
-	if err == nil && bad == nil {
-		err = s.cold.Scan([]byte{keyIdem}, []byte{keyIdem + 1}, func(k, _ []byte) bool {
-			s.oldKey.add(idemKey(k[1:]))
-			return true
-		})
-	}
-	if bad != nil {
-		err = bad
-	}
-	if err != nil {
-		return fmt.Errorf("ledger: shard %d: checkpoint: %w", s.shard, err)
-	}
-	return nil
-}
-
-const metaVersion = 1
-
-// Freeze hands out what changed since the last Freeze, as keys to put and
-// delete, and the meta that Restore wants back.
-func (s *Tasks) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
-	puts = make([]KV, 0, len(s.dirty)*2)
-	for _, i := range s.dirty {
-		r := s.row(i)
-		r.dirty = false
-		at := keyLive
-		if r.state.Terminal() {
-			at = keyDone
-		}
-		if r.cold == coldLive && at == keyDone {
-			deletes = append(deletes, append([]byte{keyLive}, r.id[:]...))
-		} else if r.cold == coldDone && at == keyLive {
-			deletes = append(deletes, append([]byte{keyDone}, r.id[:]...))
-		}
-		if r.cold == coldNowhere {
-			puts = append(puts, KV{append([]byte{keyIdem}, r.idem[:]...), append(r.id[:len(r.id):len(r.id)], r.request[:]...)})
-		}
-		puts = append(puts, KV{append([]byte{at}, r.id[:]...), r.encode(nil)})
-		r.cold = coldLive
-		if at == keyDone {
-			r.cold = coldDone
-		}
-	}
-	s.frozen, s.dirty = append(s.frozen, s.dirty...), s.dirty[:0:0]
-	meta = putInt([]byte{metaVersion}, s.now)
-	meta = s.chain.append(meta)
-	for _, c := range s.counts {
-		meta = putUint(meta, c)
-	}
-	return puts, deletes, meta
-}
-
-// Thaw says that the last Freeze is readable in Cold: rows of ended tasks that
-// did not change since leave memory.
-func (s *Tasks) Thaw() {
-	for _, i := range s.frozen {
-		r := s.row(i)
-		if !r.used {
-			continue
-		}
-		if !s.oldKey.mayHave(r.idem) {
-			s.oldKey.add(r.idem)
-		}
-		if r.dirty || !r.state.Terminal() {
-			continue
-		}
-		delete(s.ids, r.id)
-		delete(s.idem, r.idem)
-		*r = row{}
-		s.free = append(s.free, i)
-	}
-	s.frozen = s.frozen[:0]
-}
-
-func (s *Tasks) row(i uint32) *row { return &s.rows[i/slabRows][i%slabRows] }
-
-func (s *Tasks) insert(r row) uint32 {
-	var i uint32
-	if n := len(s.free); n > 0 {
-		i, s.free = s.free[n-1], s.free[:n-1]
-	} else {
-		n := len(s.rows)
-		if n == 0 || len(s.rows[n-1]) == slabRows {
-			s.rows = append(s.rows, make([]row, 0, slabRows))
-			n++
-		}
-		s.rows[n-1] = append(s.rows[n-1], row{})
-		i = uint32((n-1)*slabRows + len(s.rows[n-1]) - 1)
-	}
-	r.used = true
-	r.fleet, r.capa = s.intern(r.fleet), s.intern(r.capa)
-	*s.row(i) = r
-	s.ids[r.id] = i
-	s.idem[r.idem] = i
-	return i
-}
-
-// intern keeps one copy of a name; past the limit names are kept apart.
-func (s *Tasks) intern(name string) string {
-	if n, ok := s.names[name]; ok {
-		return n
-	}
-	if len(s.names) < maxInterns {
-		s.names[name] = name
-	}
-	return name
-}
-
-func (s *Tasks) touch(i uint32) {
-	if r := s.row(i); !r.dirty {
-		r.dirty = true
-		s.dirty = append(s.dirty, i)
-	}
-}
-
-// find gets a task's row: in memory at i, or a copy from Cold with i < 0.
-func (s *Tasks) find(id TaskID) (r *row, i int, err error) {
-	if i, ok := s.ids[id]; ok {
-		return s.row(i), int(i), nil
-	}
-	v, ok, err := s.cold.Get(append([]byte{keyDone}, id[:]...))
-	if err != nil || !ok {
-		return nil, -1, err
-	}
-	r = &row{cold: coldDone}
-	if err := r.decode(id[:], v); err != nil {
-		return nil, -1, err
-	}
-	return r, -1, nil
-}
-
-func idemHash(fleet, key string) (k idemKey) {
-	var buf [256]byte
-	b := putBytes(buf[:0], fleet)
-	h := sha256.Sum256(append(b, key...))
-	copy(k[:], h[:])
-	return k
-}
-
-const rowVersion = 1
-
-// encode is the row's value in Cold; its key carries the ID.
-func (r *row) encode(b []byte) []byte {
-	b = append(b, rowVersion, byte(r.state))
-	b = append(append(b, r.idem[:]...), r.request[:]...)
-	b = putUint(putUint(b, uint64(r.attempts)), r.epoch)
-	for _, t := range []int64{r.created, r.updated, r.readyAt, r.ended, r.notBefore, r.deadline} {
-		b = putInt(b, t)
-	}
-	b = putBytes(putBytes(b, r.agent), r.err)
-	return putBytes(putBytes(b, r.result), r.spec)
-}
-
-// decode reads encode's bytes and keeps views into them.
-func (r *row) decode(id, b []byte) error {
-	d := decoder{b: b}
-	if v := d.byte(); v != rowVersion && d.err == nil {
-		d.fail("task version")
-	}
-	copy(r.id[:], id)
-	r.state = State(d.byte())
-	copy(r.idem[:], d.fixed(len(r.idem)))
-	copy(r.request[:], d.fixed(len(r.request)))
-	r.attempts, r.epoch = d.uint32(), d.uint()
-	for _, t := range []*int64{&r.created, &r.updated, &r.readyAt, &r.ended, &r.notBefore, &r.deadline} {
-		*t = d.int()
-	}
-	r.agent, r.err = d.string(), d.string()
-	r.result, r.spec = d.bytes(), d.bytes()
-	if err := d.end(); err != nil {
-		return fmt.Errorf("task %s: %w", r.id, err)
-	}
-	var sp Spec
-	sd := decoder{b: r.spec}
-	sp.decode(&sd)
-	if err := sd.end(); err != nil {
-		return fmt.Errorf("task %s: spec: %w", r.id, err)
-	}
-	r.fromSpec(&sp)
-	return nil
-}
-
-// fromSpec takes over what is read often.
-func (r *row) fromSpec(sp *Spec) {
-	r.guarantee, r.priority, r.backoff = sp.Guarantee, sp.Priority, sp.Retry.Backoff
-	r.retries, r.lease, r.delay, r.maxDelay = sp.Retry.MaxRetries, sp.LeaseMillis, sp.Retry.InitialDelayMillis, sp.Retry.MaxDelayMillis
-	r.fleet, r.capa = sp.Fleet, sp.Capability()
-}
-
-// Task is one task, whole.
-type Task struct {
-	ID                                                                          TaskID
-	Spec                                                                        Spec
-	State                                                                       State
-	Epoch                                                                       uint64 // the highest that ended
-	Attempts                                                                    uint32 // that ended
-	Agent                                                                       string // who ended the last
-	Result                                                                      []byte
-	Error                                                                       string
-	CreatedMillis, UpdatedMillis, ReadyMillis, CompletedMillis, NotBeforeMillis int64
-}
-
-// Task reads one task; byte fields must not be changed.
-func (s *Tasks) Task(id TaskID) (Task, bool, error) {
-	r, _, err := s.find(id)
-	if err != nil || r == nil {
-		return Task{}, false, err
-	}
-	return r.task(), true, nil
-}
-
-func (r *row) task() Task {
-	t := Task{ID: r.id, State: r.state, Epoch: r.epoch, Attempts: r.attempts, Agent: r.agent, Result: r.result, Error: r.err,
-		CreatedMillis: r.created, UpdatedMillis: r.updated, ReadyMillis: r.readyAt, CompletedMillis: r.ended, NotBeforeMillis: r.notBefore}
-	d := decoder{b: r.spec}
-	t.Spec.decode(&d)
-	if d.end() != nil {
-		panic("ledger: a spec that was encoded here does not decode")
-	}
-	t.Spec.DeadlineMillis = r.deadline // a retry may have lifted it
+	t := &Tasks{shard: shard, cold: cold, journal: newJournal(shard, appendRecord), names: new(names)}
+	t.reset()
 	return t
 }
 
-// Brief is what the scheduler needs of a task.
-type Brief struct {
-	ID                                                                       TaskID
-	Fleet, Capability                                                        string
-	State                                                                    State
-	Priority                                                                 Priority
-	Guarantee                                                                Guarantee
-	Attempts                                                                 uint32
-	Epoch                                                                    uint64 // the highest that ended
-	LeaseMillis, NotBeforeMillis, DeadlineMillis, CreatedMillis, ReadyMillis int64
+func (t *Tasks) reset() {
+	t.now, t.counts, t.endedSum = 0, [NumStates]uint64{}, 0
+	t.journal.restore(NewChain(t.shard))
+	t.slab = slab{}
+	t.byID, t.byKey, t.order = newTable(&t.slab, false), newTable(&t.slab, true), order{}
+	t.dirty, t.frozen = nil, nil
+	t.oldKeys, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, bloom{}, 0, 0
 }
 
-func (r *row) brief() Brief {
-	return Brief{ID: r.id, Fleet: r.fleet, Capability: r.capa, State: r.state, Priority: r.priority, Guarantee: r.guarantee,
-		Attempts: r.attempts, Epoch: r.epoch, LeaseMillis: r.lease, NotBeforeMillis: r.notBefore, DeadlineMillis: r.deadline,
-		CreatedMillis: r.created, ReadyMillis: r.readyAt}
+// Apply decides about one command of the log and changes the state. Events
+// are appended to events. A command that can't be decoded, or a checkpoint
+// that can't be read, is a panic: this replica can't go on.
+func (t *Tasks) Apply(at At, cmd []byte, events []Event) (Outcome, []Event) {
+	t.now, t.index, t.events = max(t.now, at.TimeMillis), at.Index, events
+	r := reader{b: cmd, size: len(cmd), alias: true, names: t.names}
+	o := t.decide(&r)
+	events, t.events = t.events, nil
+	return o, events
 }
 
-// Live calls fn with every task that has not ended, in ID order.
-func (s *Tasks) Live(fn func(Brief) bool) {
-	for _, id := range s.sortedIDs() {
-		if r := s.row(s.ids[id]); !r.state.Terminal() && !fn(r.brief()) {
-			return
+func (t *Tasks) decide(r *reader) Outcome {
+	switch k := readHead(r); k {
+	case kindSubmit:
+		return t.submit(r)
+	case kindComplete:
+		var c Complete
+		c.read(r)
+		t.whole(r)
+		return t.complete(&c)
+	case kindFail:
+		var c Fail
+		c.read(r)
+		t.whole(r)
+		return t.fail(&c)
+	case kindExpire:
+		var c Expire
+		c.read(r)
+		t.whole(r)
+		return t.expire(&c)
+	case kindDue:
+		var c Due
+		c.read(r)
+		t.whole(r)
+		return t.due(c.ID)
+	case kindTimeout:
+		var c Timeout
+		c.read(r)
+		t.whole(r)
+		return t.timeout(c.ID)
+	case kindCancel:
+		var c Cancel
+		c.read(r)
+		t.whole(r)
+		return t.cancel(&c)
+	case kindRetry:
+		var c Retry
+		c.read(r)
+		t.whole(r)
+		return t.retry(&c)
+	case kindRefused:
+		var c Refused
+		c.read(r)
+		t.whole(r)
+		return t.refused(&c)
+	default:
+		if r.err == nil && newCommand(k) != nil {
+			return Outcome{Code: Invalid, Detail: "not a command of a task shard"}
+		}
+		if r.err == nil {
+			r.fail(fmt.Sprintf("command kind %d is not known", k))
+		}
+		t.whole(r)
+		return Outcome{}
+	}
+}
+
+// whole panics unless the command was read to its end.
+func (t *Tasks) whole(r *reader) {
+	if err := r.end(); err != nil {
+		panic(fmt.Sprintf("ledger: shard %d entry %d: %v", t.shard, t.index, err))
+	}
+}
+
+// find looks a task up: its place, 0 if it is in the checkpoint only (the
+// entry is then good until the next find), and nil if it is nowhere.
+func (t *Tasks) find(id TaskID) (uint32, *entry) {
+	if i := t.byID.find((*[16]byte)(&id)); i != 0 {
+		return i, t.slab.at(i)
+	}
+	if !t.mayBeCold(&id) {
+		return 0, nil
+	}
+	b, ok, err := t.cold.Get(endedKey(id))
+	if err != nil {
+		panic(fmt.Sprintf("ledger: shard %d task %s: reading the checkpoint: %v", t.shard, id, err))
+	}
+	if !ok {
+		return 0, nil
+	}
+	var w row
+	if err := w.decode(id, b); err != nil {
+		panic(fmt.Sprintf("ledger: shard %d: %v", t.shard, err))
+	}
+	t.scratch = w.entry(t.names)
+	return 0, &t.scratch
+}
+
+func (t *Tasks) mayBeCold(id *TaskID) bool {
+	return id.Millis() <= t.restoredMillis || t.oldIDs.mayHave((*[16]byte)(id))
+}
+
+// findKey looks the task of an idempotency key up.
+func (t *Tasks) findKey(key *[16]byte) *entry {
+	if i := t.byKey.find(key); i != 0 {
+		return t.slab.at(i)
+	}
+	if !t.oldKeys.mayHave(key) {
+		return nil
+	}
+	b, ok, err := t.cold.Get(keyKey(key))
+	if err != nil {
+		panic(fmt.Sprintf("ledger: shard %d: reading a key from the checkpoint: %v", t.shard, err))
+	}
+	if !ok {
+		return nil
+	}
+	if len(b) != len(TaskID{}) {
+		panic(fmt.Sprintf("ledger: shard %d: a key's row has %d bytes", t.shard, len(b)))
+	}
+	_, e := t.find(TaskID(b))
+	if e == nil {
+		panic(fmt.Sprintf("ledger: shard %d: a key's task %s is not there", t.shard, TaskID(b)))
+	}
+	return e
+}
+
+// keyHash names an idempotency key within a fleet: the first half of SHA-256
+// over the fleet's length as a number, fleet and key. Half a digest is enough:
+// who makes two keys collide harms only the fleet that both are in.
+func keyHash(fleet, key []byte) [16]byte {
+	var buf [256]byte
+	h := sha256.Sum256(append(appendBytes(buf[:0], fleet), key...))
+	return [16]byte(h[:16])
+}
+
+// keep enters a task in memory.
+func (t *Tasks) keep(e *entry) (uint32, *entry) {
+	i, p := t.slab.take()
+	*p = *e
+	t.byID.add(i)
+	if p.key != ([16]byte{}) {
+		t.byKey.add(i)
+	}
+	t.order.add(p.id, i)
+	return i, p
+}
+
+// touch lists a task for the next Freeze.
+func (t *Tasks) touch(i uint32, e *entry) {
+	if e.flags&flagDirty == 0 {
+		e.flags |= flagDirty
+		t.dirty = append(t.dirty, i)
+	}
+}
+
+// move takes a task to a state, records it and tells of it. The verb's own
+// fields of rec are set; so are the entry's, save for the state.
+func (t *Tasks) move(i uint32, e *entry, to State, settled bool) {
+	from := e.state
+	if from != 0 {
+		t.counts[from]--
+		if from.Terminal() {
+			t.endedSum -= e.sum()
 		}
 	}
+	e.state, e.updated, e.completed = to, t.now, 0
+	t.counts[to]++
+	if to.Terminal() {
+		e.completed = t.now
+		t.endedSum += e.sum()
+	}
+	t.touch(i, e)
+	t.record(e, from, to)
+	t.events = append(t.events, Event{Brief: e.brief(), From: from, Index: t.index, Agent: t.rec.Agent, Settled: settled})
 }
 
-func (s *Tasks) sortedIDs() []TaskID {
-	ids := make([]TaskID, 0, len(s.ids))
-	for id := range s.ids { // sorted below: the order of the map does not show
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b TaskID) int { return slices.Compare(a[:], b[:]) })
-	return ids
+// record completes rec with what is the task's and writes it.
+func (t *Tasks) record(e *entry, from, to State) {
+	r := &t.rec
+	r.Index, r.TimeMillis = t.index, t.now
+	r.Task, r.Guarantee, r.From, r.To, r.Attempt = e.id, e.guarantee, from, to, e.attempts
+	r.Fleet, r.Capability = e.class.fleet, e.class.capability
+	t.journal.write(r)
 }
 
-// Counts are the tasks by state.
-func (s *Tasks) Counts() Counts { return s.counts }
+// sum stands for an ended task in the shard's digest; it is added up over all
+// of them, which no longer fit in memory.
+func (e *entry) sum() uint64 {
+	return mix(mix(hashBytes(uint64(e.state), e.id[:]), e.epoch), uint64(e.completed))
+}
 
-// Head is where the audit chain ends.
-func (s *Tasks) Head() Head { return s.chain.head }
+func (e *entry) brief() Brief {
+	return Brief{ID: e.id, Fleet: e.class.fleet, Capability: e.class.capability, State: e.state, Priority: e.priority,
+		Guarantee: e.guarantee, Attempts: e.attempts, Epoch: e.epoch, LeaseMillis: e.leaseMs, NotBeforeMillis: e.notBefore,
+		DeadlineMillis: e.deadline, CreatedMillis: e.created, ReadyMillis: e.ready}
+}
 
-// Digest is equal on all replicas at equal index: the audit chain stands for
-// everything that happened, and every open task is hashed on top.
-func (s *Tasks) Digest() uint64 {
-	h := fnv.New64a()
-	h.Write(s.chain.head.Hash[:])
-	b := binary.BigEndian.AppendUint64(nil, uint64(s.now))
-	h.Write(b)
-	for _, id := range s.sortedIDs() {
-		if r := s.row(s.ids[id]); !r.state.Terminal() {
-			h.Write(id[:])
-			h.Write(r.encode(b[:0]))
-		}
-	}
-	return h.Sum64()
+func (e *entry) outcome(code Code, replayed bool) Outcome {
+	return Outcome{Code: code, ID: e.id, State: e.state, Epoch: e.epoch, Replayed: replayed}
 }

@@ -2,16 +2,18 @@ package ledger
 
 import "fmt"
 
-// State is where a task stands.
+// State is where a task stands. Numbers are part of the codec: they never
+// change. Assigned and running are told apart by the shard leader's leases
+// only: the ledger keeps such tasks in ready.
 type State uint8
 
-// The states, with the numbers of the log's format.
+// The states.
 const (
 	StateSubmitted State = iota + 1
 	StateAwaitingApproval
 	StateReady
-	StateAssigned // known to the leader only
-	StateRunning  // known to the leader only
+	StateAssigned
+	StateRunning
 	StateCompleted
 	StateFailed
 	StateCancelled
@@ -19,10 +21,16 @@ const (
 	StateUnknown
 	StateRollingBack
 	StateRolledBack
+
 	stateEnd
 )
 
-var states = [stateEnd]struct{ name, l5, l7 string }{
+// NumStates bounds arrays indexed by State; index 0 is unused.
+const NumStates = int(stateEnd)
+
+// stateNames: name, L5 name (Coordination Protocol), L7 name (Transaction
+// Protocol).
+var stateNames = [NumStates][3]string{
 	StateSubmitted:        {"submitted", "SUBMITTED", "INTENDED"},
 	StateAwaitingApproval: {"awaiting_approval", "SUBMITTED", "INTENDED"},
 	StateReady:            {"ready", "SUBMITTED", "APPROVED"},
@@ -37,51 +45,38 @@ var states = [stateEnd]struct{ name, l5, l7 string }{
 	StateRolledBack:       {"rolled_back", "FAILED", "ROLLED_BACK"},
 }
 
-// String is the state's name; "" for what is none.
-func (s State) String() string {
-	if s >= stateEnd {
-		return ""
-	}
-	return states[s].name
-}
+// String is the state's name; empty for a number that is no state.
+func (s State) String() string { return s.name(0) }
 
-// L5 is the state in the Coordination Protocol's words, L7 in the Transaction
-// Protocol's.
-func (s State) L5() string {
-	if s >= stateEnd {
-		return ""
-	}
-	return states[s].l5
-}
+// L5 is the state in the Coordination Protocol's words.
+func (s State) L5() string { return s.name(1) }
 
 // L7 is the state in the Transaction Protocol's words.
-func (s State) L7() string {
+func (s State) L7() string { return s.name(2) }
+
+func (s State) name(i int) string {
 	if s >= stateEnd {
 		return ""
 	}
-	return states[s].l7
+	return stateNames[s][i]
 }
 
-// Terminal says that only a retry leaves the state.
+// Terminal says that nothing but a retry leaves the state.
 func (s State) Terminal() bool {
-	switch s {
-	case StateCompleted, StateFailed, StateCancelled, StateTimedOut, StateRolledBack:
-		return true
-	}
-	return false
+	return s >= StateCompleted && s <= StateTimedOut || s == StateRolledBack
 }
 
 // ParseState reads a state's name.
-func ParseState(s string) (State, error) {
-	for i := StateSubmitted; i < stateEnd; i++ {
-		if states[i].name == s {
-			return i, nil
+func ParseState(name string) (State, error) {
+	for s := StateSubmitted; s < stateEnd; s++ {
+		if s.String() == name {
+			return s, nil
 		}
 	}
-	return 0, fmt.Errorf("ledger: no state %q", s)
+	return 0, fmt.Errorf("ledger: no state %q", name)
 }
 
-// Priority orders tasks of a class.
+// Priority orders ready tasks.
 type Priority uint8
 
 // The priorities.
@@ -94,18 +89,18 @@ const (
 
 var priorityNames = []string{"low", "normal", "high", "critical"}
 
-func (p Priority) String() string { return nameOf(priorityNames, int(p)) }
+func (p Priority) String() string { return word(priorityNames, uint8(p)) }
 
 // ParsePriority reads a priority's name.
-func ParsePriority(s string) (Priority, error) {
-	i, err := indexOf(priorityNames, s, "priority")
+func ParsePriority(name string) (Priority, error) {
+	i, err := parseWord("priority", priorityNames, name)
 	return Priority(i), err
 }
 
-// Guarantee is what happens when the agent disappears.
+// Guarantee says what happens to a task whose agent disappears.
 type Guarantee uint8
 
-// The guarantee levels.
+// The guarantees.
 const (
 	BestEffort Guarantee = iota + 1
 	AtLeastOnce
@@ -113,29 +108,27 @@ const (
 )
 
 var guaranteeNames = []string{"", "best_effort", "at_least_once", "exactly_once"}
+var guaranteeAliases = []string{"", "atp-1", "atp-2", "atp-3"}
 
-func (g Guarantee) String() string { return nameOf(guaranteeNames, int(g)) }
+func (g Guarantee) String() string { return word(guaranteeNames, uint8(g)) }
 
-// ParseGuarantee reads a level's name or its alias atp-1, atp-2, atp-3.
-func ParseGuarantee(s string) (Guarantee, error) {
-	switch s {
-	case "atp-1":
-		return BestEffort, nil
-	case "atp-2":
-		return AtLeastOnce, nil
-	case "atp-3":
-		return ExactlyOnce, nil
-	case "":
-		return 0, fmt.Errorf("ledger: no guarantee %q", s)
+// ParseGuarantee reads a guarantee's name or its Transaction Protocol alias.
+func ParseGuarantee(name string) (Guarantee, error) {
+	i, err := parseWord("guarantee", guaranteeNames[1:], name)
+	if err != nil {
+		alias, aerr := parseWord("guarantee", guaranteeAliases[1:], name)
+		if aerr != nil {
+			return 0, err
+		}
+		i = alias
 	}
-	i, err := indexOf(guaranteeNames, s, "guarantee")
-	return Guarantee(i), err
+	return Guarantee(i + 1), nil
 }
 
-// Backoff is how the delay before a further attempt grows.
+// Backoff is how the delay between attempts grows.
 type Backoff uint8
 
-// The kinds of backoff.
+// The backoffs.
 const (
 	BackoffExponential Backoff = iota
 	BackoffLinear
@@ -144,73 +137,83 @@ const (
 
 var backoffNames = []string{"exponential", "linear", "fixed"}
 
-func (b Backoff) String() string { return nameOf(backoffNames, int(b)) }
+func (b Backoff) String() string { return word(backoffNames, uint8(b)) }
 
-// ParseBackoff reads a kind's name.
-func ParseBackoff(s string) (Backoff, error) {
-	i, err := indexOf(backoffNames, s, "backoff")
+// ParseBackoff reads a backoff's name.
+func ParseBackoff(name string) (Backoff, error) {
+	i, err := parseWord("backoff", backoffNames, name)
 	return Backoff(i), err
 }
 
-// Code says what was decided about a command.
-type Code uint8
+// Reason is why a lease ended without its holder.
+type Reason uint8
 
-// The codes, with the numbers of the log's format.
+// The reasons.
 const (
-	OK Code = iota
-	KeyReused
-	NotFound
-	StaleLease
-	BadState
-	NotDue
-	Invalid
-	Exists
-	NodeIDTaken
-	NodeRemoved
-	NotYetSupported
-	codeEnd
+	ReasonLeaseExpired Reason = iota
+	ReasonAgentLost
 )
 
-var codeNames = [codeEnd]string{"ok", "idempotency_key_reused", "not_found", "stale_lease", "bad_state", "not_due", "invalid",
-	"exists", "node_id_taken", "node_removed", "not_yet_supported"}
+var reasonNames = []string{"lease_expired", "agent_lost"}
 
-// String is the stable name used in errors.
-func (c Code) String() string { return nameOf(codeNames[:], int(c)) }
+func (r Reason) String() string { return word(reasonNames, uint8(r)) }
 
-// AgentStatus is how an agent is.
+// AgentStatus is the state of an agent.
 type AgentStatus uint8
 
-// The agent states.
+// The agent states. AgentGone is said of an agent that was deregistered; none is
+// kept in it.
 const (
 	AgentHealthy AgentStatus = iota + 1
 	AgentDraining
 	AgentUnresponsive
 	AgentOffline
-	AgentGone // deregistered: only in events and records
+	AgentGone
 )
 
-var agentStateNames = []string{"", "healthy", "draining", "unresponsive", "offline", "gone"}
+var agentStatusNames = []string{"", "healthy", "draining", "unresponsive", "offline", "gone"}
 
-func (s AgentStatus) String() string { return nameOf(agentStateNames, int(s)) }
+func (s AgentStatus) String() string { return word(agentStatusNames, uint8(s)) }
 
-// Reasons of an Expire.
+// Code is what became of a command: OK, or why it was refused. Numbers are
+// part of the codec: they never change.
+type Code uint8
+
+// The codes.
 const (
-	ReasonLeaseExpired = "lease_expired"
-	ReasonAgentLost    = "agent_lost"
+	OK              Code = iota
+	KeyReused            // the idempotency key belongs to another request
+	NotFound             // no such task or agent
+	StaleLease           // the epoch is over
+	BadState             // not possible in the state the task is in
+	NotDue               // nothing to do (yet): the clock, the epoch or the task has moved
+	Invalid              // malformed whatever the state; Detail says what
+	Exists               // the ID, or the cluster, is there already
+	NodeIDTaken          // the node ID belongs to another raft identity
+	NodeRemoved          // that raft identity was removed and never returns
+	NotYetSupported      // a later version does this
+
+	codeEnd
 )
 
-func nameOf(names []string, i int) string {
-	if i >= len(names) {
+var codeNames = []string{"ok", "idempotency_key_reused", "not_found", "stale_lease", "bad_state", "not_due", "invalid", "exists",
+	"node_id_taken", "node_removed", "not_yet_supported"}
+
+// String is the stable name used in errors and records.
+func (c Code) String() string { return word(codeNames, uint8(c)) }
+
+func word(names []string, i uint8) string {
+	if int(i) >= len(names) {
 		return ""
 	}
 	return names[i]
 }
 
-func indexOf(names []string, s, what string) (int, error) {
+func parseWord(what string, names []string, name string) (int, error) {
 	for i, n := range names {
-		if n == s {
+		if n == name {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("ledger: no %s %q", what, s)
+	return 0, fmt.Errorf("ledger: no %s %q", what, name)
 }

@@ -1,0 +1,195 @@
+package ledger
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Rows of the control shard's checkpoint, each beginning with a version u8:
+//
+//	'c'                 cluster ID 16 bytes, name, shards
+//	'n' raft ID u64 BE  a node: raft ID, node ID, peer, api, gossip address, version
+//	'x' raft ID u64 BE  (nothing more): a removed node
+//	'a' agent ID        ID, manifest, capabilities, max tasks, state u8, reason, incarnation, registered at, updated at
+//
+// Meta: version u8, ledger time, records, last chain hash 32 bytes.
+const (
+	rowCluster = 'c'
+	rowNode    = 'n'
+	rowRemoved = 'x'
+	rowAgent   = 'a'
+)
+
+type rowName struct {
+	prefix byte
+	name   string
+}
+
+func raftName(id uint64) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], id)
+	return string(b[:])
+}
+
+func (c *Control) touch(prefix byte, name string) {
+	c.dirty = append(c.dirty, rowName{prefix, name})
+}
+
+// Freeze returns what changed since the last Freeze.
+func (c *Control) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
+	slices.SortFunc(c.dirty, func(a, b rowName) int {
+		return cmp.Or(cmp.Compare(a.prefix, b.prefix), strings.Compare(a.name, b.name))
+	})
+	for _, d := range slices.Compact(c.dirty) {
+		key := append([]byte{d.prefix}, d.name...)
+		if value := c.row(d); value != nil {
+			puts = append(puts, KV{key, value})
+		} else {
+			deletes = append(deletes, key)
+		}
+	}
+	c.dirty = c.dirty[:0]
+	return puts, deletes, c.appendMeta(nil)
+}
+
+// Thaw does nothing: all of it stays in memory.
+func (c *Control) Thaw() {}
+
+func (c *Control) appendMeta(dst []byte) []byte {
+	dst = appendInt(append(dst, metaVersion), c.now)
+	dst = appendUint(dst, c.journal.head.Seq)
+	return append(dst, c.journal.head.Hash[:]...)
+}
+
+// row encodes a row; nil when it is no more.
+func (c *Control) row(d rowName) []byte {
+	b := []byte{rowVersion}
+	switch d.prefix {
+	case rowCluster:
+		b = appendString(append(b, c.cluster.ID[:]...), c.cluster.Name)
+		return appendUint(b, uint64(c.cluster.Shards))
+	case rowNode:
+		if i, ok := c.nodeAt(binary.BigEndian.Uint64([]byte(d.name))); ok {
+			return c.nodes[i].append(b)
+		}
+		return nil
+	case rowRemoved:
+		return b
+	}
+	if i, ok := c.agentAt(d.name); ok {
+		return c.agents[i].append(b)
+	}
+	return nil
+}
+
+func (a *Agent) append(dst []byte) []byte {
+	dst = appendBytes(appendString(dst, a.ID), a.Manifest)
+	dst = appendUint(appendCapabilities(dst, a.Capabilities), uint64(a.MaxTasks))
+	dst = appendString(append(dst, uint8(a.State)), a.Reason)
+	dst = appendUint(dst, a.Incarnation)
+	return appendInt(appendInt(dst, a.RegisteredMillis), a.UpdatedMillis)
+}
+
+func (a *Agent) read(r *reader) {
+	a.ID, a.Manifest = r.string(), r.bytes()
+	a.Capabilities, a.MaxTasks = readCapabilities(r), r.uint32()
+	a.State, a.Reason, a.Incarnation = AgentStatus(r.u8()), r.string(), r.uint()
+	a.RegisteredMillis, a.UpdatedMillis = r.int(), r.int()
+	if a.State < AgentHealthy || a.State > AgentOffline {
+		r.fail("no such state of an agent")
+	}
+}
+
+// Restore rebuilds the state from the checkpoint in Cold; nil meta: empty.
+func (c *Control) Restore(meta []byte) error {
+	*c = *NewControl(c.cold, c.journal.sink)
+	if meta == nil {
+		return nil
+	}
+	r := newReader(meta)
+	if v := r.u8(); r.err == nil && v != metaVersion {
+		r.fail(fmt.Sprintf("version %d is not known", v))
+	}
+	var h Head
+	c.now, h.Seq = r.int(), r.uint()
+	r.fixed(h.Hash[:])
+	err := r.end()
+	if err == nil {
+		var bad error
+		err = c.cold.Scan([]byte{0}, nil, func(key, value []byte) bool {
+			bad = c.restoreRow(key, value)
+			return bad == nil
+		})
+		err = firstError(err, bad)
+	}
+	if err != nil {
+		*c = *NewControl(c.cold, c.journal.sink)
+		return fmt.Errorf("ledger: control shard: checkpoint: %w", err)
+	}
+	c.journal.restore(h)
+	return nil
+}
+
+// restoreRow takes rows in key order, so lists stay sorted by appending.
+func (c *Control) restoreRow(key, value []byte) error {
+	r := newReader(value)
+	if v := r.u8(); r.err == nil && v != rowVersion {
+		r.fail(fmt.Sprintf("row version %d is not known", v))
+	}
+	name := ""
+	switch key[0] {
+	case rowCluster:
+		r.fixed(c.cluster.ID[:])
+		c.cluster.Name, c.cluster.Shards = r.string(), r.uint32()
+	case rowNode:
+		var n Node
+		n.read(&r)
+		c.nodes = append(c.nodes, n)
+		name = raftName(n.RaftID)
+	case rowRemoved:
+		if len(key) != 9 {
+			r.fail("not a raft ID")
+			break
+		}
+		c.removed = append(c.removed, binary.BigEndian.Uint64(key[1:]))
+		name = string(key[1:])
+	case rowAgent:
+		a := new(Agent)
+		a.read(&r)
+		c.agents = append(c.agents, a)
+		name = a.ID
+	default:
+		r.fail("not a row of the control shard")
+	}
+	if r.err == nil && string(key[1:]) != name {
+		r.fail("another row's key")
+	}
+	if err := r.end(); err != nil {
+		return fmt.Errorf("row %q: %w", key, err)
+	}
+	return nil
+}
+
+// Digest hashes the state: equal on all replicas that have applied the same
+// log.
+func (c *Control) Digest() uint64 {
+	h := hashBytes(ControlShard, c.appendMeta(nil))
+	h = hashBytes(h, c.row(rowName{prefix: rowCluster}))
+	h = mix(mix(mix(h, uint64(len(c.nodes))), uint64(len(c.removed))), uint64(len(c.agents)))
+	var buf []byte
+	for i := range c.nodes {
+		buf = c.nodes[i].append(buf[:0])
+		h = hashBytes(h, buf)
+	}
+	for _, id := range c.removed {
+		h = mix(h, id)
+	}
+	for _, a := range c.agents {
+		buf = a.append(buf[:0])
+		h = hashBytes(h, buf)
+	}
+	return h
+}

@@ -1,0 +1,173 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Rows of a task shard's checkpoint:
+//
+//	'o' task ID   an open task
+//	'e' task ID   an ended one
+//	'k' key hash  task ID: the task of an idempotency key
+//
+// A task's row, version 1: version u8, state u8, ending u8, has-key u8, the
+// key hash if so, request hash 32 bytes, epoch, attempts, then the times
+// created, updated, completed, not-before, ready, deadline (signed numbers),
+// agent, error (text), result, spec (byte strings).
+const (
+	prefixOpen  = 'o'
+	prefixEnded = 'e'
+	prefixKey   = 'k'
+
+	rowVersion = 1
+	rowKeySize = 1 + 16
+	// rowFixedBytes is no less than a row takes beside its text and byte
+	// strings: 4 + 16 + 32 + 10 + 5 + 6×10 + 4×5.
+	rowFixedBytes = 147
+)
+
+func appendRowKey(dst []byte, prefix byte, name *[16]byte) []byte {
+	return append(append(dst, prefix), name[:]...)
+}
+
+func endedKey(id TaskID) []byte           { return appendRowKey(nil, prefixEnded, (*[16]byte)(&id)) }
+func keyKey(key *[16]byte) []byte         { return appendRowKey(nil, prefixKey, key) }
+func prefixRange(p byte) ([]byte, []byte) { return []byte{p}, []byte{p + 1} }
+
+func (e *entry) rowSize() int {
+	return rowFixedBytes + len(e.agent) + len(e.err) + len(e.result) + len(e.spec)
+}
+
+func (e *entry) appendRow(dst []byte) []byte {
+	dst = append(dst, rowVersion, uint8(e.state), uint8(e.ended))
+	if e.key == ([16]byte{}) {
+		dst = append(dst, 0)
+	} else {
+		dst = append(append(dst, 1), e.key[:]...)
+	}
+	dst = append(dst, e.request[:]...)
+	dst = appendUint(dst, e.epoch)
+	dst = appendUint(dst, uint64(e.attempts))
+	dst = appendInt(dst, e.created)
+	dst = appendInt(dst, e.updated)
+	dst = appendInt(dst, e.completed)
+	dst = appendInt(dst, e.notBefore)
+	dst = appendInt(dst, e.ready)
+	dst = appendInt(dst, e.deadline)
+	dst = appendString(dst, e.agent)
+	dst = appendString(dst, e.err)
+	dst = appendBytes(dst, e.result)
+	return appendBytes(dst, e.spec)
+}
+
+// row is a decoded row: an entry whose text still points into the row.
+type row struct {
+	e          entry
+	agent, err []byte
+	v          specView
+}
+
+func (w *row) decode(id TaskID, b []byte) error {
+	r := newReader(b)
+	if v := r.u8(); r.err == nil && v != rowVersion {
+		r.fail(fmt.Sprintf("row version %d is not known", v))
+	}
+	e := &w.e
+	*e = entry{id: id, state: State(r.u8()), ended: ending(r.u8())}
+	if r.bool() {
+		r.fixed(e.key[:])
+	}
+	r.fixed(e.request[:])
+	e.epoch, e.attempts = r.uint(), r.uint32()
+	e.created, e.updated, e.completed = r.int(), r.int(), r.int()
+	e.notBefore, e.ready, e.deadline = r.int(), r.int(), r.int()
+	w.agent, w.err, e.result = r.view(), r.view(), r.view()
+	e.spec = r.view()
+	if e.state == 0 || e.state >= stateEnd || e.ended >= endingEnd {
+		r.fail("no such state")
+	}
+	err := r.end()
+	if err == nil {
+		s := newReader(e.spec)
+		w.v.read(&s)
+		err = s.end()
+	}
+	if err != nil {
+		return fmt.Errorf("row of task %s: %w", id, err)
+	}
+	e.leaseMs, e.priority, e.guarantee = w.v.lease, w.v.priority, w.v.guarantee
+	return nil
+}
+
+// entry is the row as it stands in memory, with nothing of the row kept.
+func (w *row) entry(n *names) entry {
+	e := w.e
+	e.class = n.class(w.v.fleet, w.v.action, w.v.target)
+	e.agent, e.err = n.intern(w.agent), string(w.err)
+	e.result, e.spec = clone(e.result), clone(e.spec)
+	e.flags = flagKeyRow
+	if e.state.Terminal() {
+		e.flags |= flagEndedRow
+	} else {
+		e.flags |= flagOpenRow
+	}
+	return e
+}
+
+// task is the row as callers see it, with nothing of the row kept.
+func (w *row) task() Task {
+	e := w.e
+	e.agent, e.err, e.result = string(w.agent), string(w.err), clone(e.result)
+	return e.task(w.v.spec(false))
+}
+
+func (e *entry) task(s Spec) Task {
+	s.DeadlineMillis = e.deadline
+	return Task{ID: e.id, Spec: s, RequestHash: e.request, State: e.state, Epoch: e.epoch, Attempts: e.attempts, Agent: e.agent,
+		Result: e.result, Error: e.err, CreatedMillis: e.created, UpdatedMillis: e.updated, CompletedMillis: e.completed,
+		NotBeforeMillis: e.notBefore, ReadyMillis: e.ready}
+}
+
+const metaVersion = 1
+
+// Meta of a task shard's checkpoint, version 1: version u8, shard, ledger
+// time, records, last chain hash 32 bytes, count of states and the number of
+// tasks in each, sum of the ended 8 bytes, greatest ID time of an ended row.
+func (t *Tasks) appendMeta(dst []byte) []byte {
+	dst = appendUint(append(dst, metaVersion), uint64(t.shard))
+	dst = appendInt(dst, t.now)
+	dst = appendUint(dst, t.journal.head.Seq)
+	dst = append(dst, t.journal.head.Hash[:]...)
+	dst = appendUint(dst, uint64(len(t.counts)))
+	for _, c := range t.counts {
+		dst = appendUint(dst, c)
+	}
+	dst = binary.BigEndian.AppendUint64(dst, t.endedSum)
+	return appendInt(dst, t.coldMillis)
+}
+
+func (t *Tasks) readMeta(meta []byte) error {
+	r := newReader(meta)
+	if v := r.u8(); r.err == nil && v != metaVersion {
+		r.fail(fmt.Sprintf("version %d is not known", v))
+	}
+	if s := r.uint(); r.err == nil && s != uint64(t.shard) {
+		r.fail(fmt.Sprintf("it is of shard %d", s))
+	}
+	var h Head
+	var sum [8]byte
+	t.now, h.Seq = r.int(), r.uint()
+	r.fixed(h.Hash[:])
+	if n := r.count(1); n > len(t.counts) {
+		r.fail("states of a later version")
+	} else {
+		for i := range n {
+			t.counts[i] = r.uint()
+		}
+	}
+	r.fixed(sum[:])
+	t.endedSum, t.coldMillis = binary.BigEndian.Uint64(sum[:]), r.int()
+	t.journal.restore(h)
+	return r.end()
+}
