@@ -2,9 +2,16 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/quorate/quorate/chaos/proc"
+	"github.com/quorate/quorate/chaos/wire"
 )
 
 // LifecycleConfig says what [Lifecycle] measures. Zero fields take the default
@@ -15,14 +22,20 @@ type LifecycleConfig struct {
 	// Duration is how long is measured, after the warm-up; default 10 s, at
 	// most an hour.
 	Duration time.Duration
-	// Rate is how many tasks are submitted a second, open loop; 0 submits as
-	// fast as the cluster completes them.
+	// WarmUp is how long load runs before anything counts; default 2 s.
+	WarmUp time.Duration
+	// Rate is how many tasks are submitted a second, open loop, at most a
+	// million; 0 submits as fast as the cluster completes them.
 	Rate int
-	// PayloadBytes is the size of a task's input; default 128.
+	// PayloadBytes is the size of a task's input; default 128, at most 64 KiB.
 	PayloadBytes int
-	// Batch is how many tasks one request carries at most; default 256.
+	// Batch is how many tasks one request carries at most; default 256, at
+	// most 1024, the API's own limit.
 	Batch int
-	// Kill SIGKILLs the leader of a busy shard half-way.
+	// Window is how many tasks may be under way when submitting as fast as
+	// possible; default 8192.
+	Window int
+	// Kill SIGKILLs the leader of most task shards half-way.
 	Kill bool
 	// JSON prints the report as one JSON object.
 	JSON bool
@@ -30,13 +43,225 @@ type LifecycleConfig struct {
 	Out io.Writer
 }
 
-// LifecycleReport is what was measured.
-type LifecycleReport struct {
-	LifecyclesPerSecond float64 `json:"lifecycles_per_second"`
+// Limits and fixed parts of a measurement.
+const (
+	maxDuration   = time.Hour
+	maxRate       = 1_000_000
+	minPayload    = 48 // holds the sequence number and the due time
+	maxPayload    = 64 << 10
+	maxBatch      = 1024
+	maxWindow     = 1 << 20
+	maxTasks      = 1 << 28 // a bit each: 32 MiB
+	submitterRate = 4       // submitters a node
+	workerRate    = 2       // workers a node
+	leaseSeconds  = 15
+	leaseWait     = time.Second
+	callTimeout   = 10 * time.Second // then the outcome is unknown and asked again
+	drainWait     = 60 * time.Second
+	retryPause    = 20 * time.Millisecond
+	capability    = "bench:task"
+)
+
+func (c LifecycleConfig) withDefaults() LifecycleConfig {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.PayloadBytes, 128)
+	def(&c.Batch, 256)
+	def(&c.Window, 8192)
+	if c.Duration == 0 {
+		c.Duration = 10 * time.Second
+	}
+	if c.WarmUp == 0 {
+		c.WarmUp = 2 * time.Second
+	}
+	if c.Out == nil {
+		c.Out = io.Discard
+	}
+	return c
+}
+
+// validate returns every mistake at once.
+func (c LifecycleConfig) validate() error {
+	var errs []error
+	within := func(name string, v, lo, hi int) {
+		if v < lo || v > hi {
+			errs = append(errs, fmt.Errorf("bench: %s %d: want %d to %d", name, v, lo, hi))
+		}
+	}
+	within("rate", c.Rate, 0, maxRate)
+	within("payload", c.PayloadBytes, minPayload, maxPayload)
+	within("batch", c.Batch, 1, maxBatch)
+	within("window", c.Window, 1, maxWindow)
+	if c.Duration < 0 || c.Duration > maxDuration {
+		errs = append(errs, fmt.Errorf("bench: duration %v: want up to %v", c.Duration, maxDuration))
+	}
+	if c.WarmUp < 0 || c.WarmUp > maxDuration {
+		errs = append(errs, fmt.Errorf("bench: warm-up %v: want up to %v", c.WarmUp, maxDuration))
+	}
+	return errors.Join(errs...)
 }
 
 // Lifecycle measures and reports. An error means that it could not be measured
-// or that a task was lost.
+// or that an acknowledged task was not completed.
 func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error) {
-	return LifecycleReport{}, errors.New("bench: not built yet")
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return LifecycleReport{}, err
+	}
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary})
+	if err != nil {
+		return LifecycleReport{}, err
+	}
+	defer cluster.Close()
+	m := newMeasurement(cfg, cluster)
+	defer m.pool.CloseIdleConnections()
+	rep, err := m.run(ctx)
+	if err != nil {
+		return rep, err
+	}
+	if cfg.JSON {
+		if err := json.NewEncoder(cfg.Out).Encode(rep); err != nil {
+			return rep, fmt.Errorf("bench: %w", err)
+		}
+	} else {
+		rep.print(cfg.Out)
+	}
+	if rep.Lost > 0 {
+		return rep, fmt.Errorf("bench: %d acknowledged tasks were not completed within %v of the last", rep.Lost, drainWait)
+	}
+	return rep, nil
+}
+
+// measurement is one run: what the generator's goroutines share.
+type measurement struct {
+	cfg     LifecycleConfig
+	cluster *proc.Cluster
+	pool    interface{ CloseIdleConnections() }
+	nodes   []wire.Client
+	began   time.Time
+
+	next      atomic.Int64 // sequence number of the next task
+	acked     bits         // submission acknowledged, by sequence number
+	done      bits         // completion acknowledged
+	completed atomic.Int64 // bits in done
+	failed    atomic.Int64 // requests without an answer, asked again
+	window    chan struct{}
+	from, to  atomic.Int64 // what is measured, in nanoseconds since began; to 0: not known yet
+	kill      killWatch
+}
+
+func newMeasurement(cfg LifecycleConfig, cluster *proc.Cluster) *measurement {
+	pool := wire.Pool(2 * (submitterRate + workerRate))
+	m := &measurement{cfg: cfg, cluster: cluster, pool: pool, began: time.Now(), window: make(chan struct{}, cfg.Window)}
+	m.from.Store(int64(maxDuration) * 4) // nothing counts before the warm-up is over
+	for _, n := range cluster.Nodes() {
+		m.nodes = append(m.nodes, wire.Client{Base: n.URL(), HTTP: pool})
+	}
+	return m
+}
+
+// since is the time on the measurement's clock.
+func (m *measurement) since() time.Duration { return time.Since(m.began) }
+
+// run: warm up, measure, drain, report.
+func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
+	work, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	submit, stopSubmit := context.WithCancel(work)
+	defer stopSubmit()
+	var submitters, workers sync.WaitGroup
+	var ws []*worker
+	for i := range len(m.nodes) * workerRate {
+		w := newWorker(m, i)
+		if err := w.register(work); err != nil {
+			return LifecycleReport{}, err
+		}
+		ws = append(ws, w)
+	}
+	for _, w := range ws {
+		workers.Go(func() { w.run(work) })
+	}
+	sched := newSchedule(m.cfg.Rate)
+	for i := range len(m.nodes) * submitterRate {
+		submitters.Go(func() { m.submit(submit, work, sched, i) })
+	}
+	before, after, err := m.measure(ctx)
+	stopSubmit()
+	submitters.Wait()
+	m.drain(ctx)
+	stopWork()
+	workers.Wait()
+	if err != nil {
+		return LifecycleReport{}, err
+	}
+	return m.report(ws, before, after), nil
+}
+
+// measure marks the beginning and the end of what counts.
+func (m *measurement) measure(ctx context.Context) (before, after mark, err error) {
+	if !pause(ctx, m.cfg.WarmUp) {
+		return before, after, fmt.Errorf("bench: %w", ctx.Err())
+	}
+	if before, err = m.mark(); err != nil {
+		return before, after, err
+	}
+	m.from.Store(int64(before.at))
+	if m.cfg.Kill {
+		pause(ctx, m.cfg.Duration/2)
+		if err := m.killLeader(ctx); err != nil {
+			return before, after, err
+		}
+		pause(ctx, m.cfg.Duration/2)
+	} else {
+		pause(ctx, m.cfg.Duration)
+	}
+	after, err = m.mark()
+	m.to.Store(int64(after.at))
+	if ctx.Err() != nil {
+		err = fmt.Errorf("bench: %w", ctx.Err())
+	}
+	return before, after, err
+}
+
+// drain waits until every acknowledged task is completed, within bounds.
+func (m *measurement) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainWait)
+	defer cancel()
+	for m.acked.minus(&m.done) > 0 && pause(ctx, retryPause) {
+	}
+}
+
+// mark is a moment with the figures at it.
+type mark struct {
+	at        time.Duration
+	completed int64
+	nodes     time.Duration // CPU of all node processes, those that have ended included
+	self      time.Duration // CPU of this process
+}
+
+func (m *measurement) mark() (mark, error) {
+	k := mark{at: m.since(), completed: m.completed.Load(), self: selfCPU()}
+	for _, n := range m.cluster.Nodes() {
+		cpu, err := n.Process().CPU()
+		if err != nil {
+			return k, err
+		}
+		k.nodes += cpu
+	}
+	return k, nil
+}
+
+// pause waits, and says whether it waited to the end.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// LifecycleReport is what was measured.
+type LifecycleReport struct {
+	Rate                int         `json:"rate_per_second"` // 0: as fast as possible
+	PayloadBytes        int         `json:"payload_bytes"`
+	Batch               int         `json:"batch"`
+	Seconds             float64     `json:"duration_seconds"`
+	Completed           int64       `json:"completed"` // within the duration
+	LifecyclesPerSecond float64     `json:"lifecycles_per_second"`
+	P50Millis           float64     `json:"p50_ms"`
+	P99Millis           float64     `json:"p99_ms"`
+	P999Millis          float64     `json:"p99_9_ms"`
+	MaxMillis           float64     `json:"max_ms"`
+	NodesCoreMicros     float64     `json:"nodes_core_us_per_lifecycle"` // all three nodes together
+	GeneratorCoreMicros float64     `json:"generator_core_us_per_lifecycle"`
+	NodesCores          float64     `json:"nodes_cores"` // cores used on average
+	GeneratorCores      float64     `json:"generator_cores"`
+	Cores               int         `json:"cores"`
+	AskedAgain          int64       `json:"requests_asked_again"` // no answer, or one that says to try later
+	Lost                int         `json:"lost"`                 // acknowledged, never completed
+	Kill                *KillReport `json:"kill,omitempty"`
+}
+
+// report puts the figures together after everything has stopped.
+func (m *measurement) report(ws []*worker, before, after mark) LifecycleReport {
+	hist := hdrhistogram.New(1, maxLatency.Microseconds(), latencyDigits)
+	for _, w := range ws {
+		w.mu.Lock()
+		hist.Merge(w.mu.hist)
+		w.mu.Unlock()
+	}
+	seconds := (after.at - before.at).Seconds()
+	n := after.completed - before.completed
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
+	millis := func(q float64) float64 { return float64(hist.ValueAtQuantile(q)) / 1000 }
+	return LifecycleReport{
+		Rate: m.cfg.Rate, PayloadBytes: m.cfg.PayloadBytes, Batch: m.cfg.Batch,
+		Seconds: seconds, Completed: n, LifecyclesPerSecond: float64(n) / seconds,
+		P50Millis: millis(50), P99Millis: millis(99), P999Millis: millis(99.9), MaxMillis: float64(hist.Max()) / 1000,
+		NodesCoreMicros: each(after.nodes - before.nodes), GeneratorCoreMicros: each(after.self - before.self),
+		NodesCores: (after.nodes - before.nodes).Seconds() / seconds, GeneratorCores: (after.self - before.self).Seconds() / seconds,
+		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(),
+	}
+}
+
+// selfCPU is this process's CPU time.
+func selfCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0 // it cannot fail for this process
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func (r LifecycleReport) print(out io.Writer) {
+	load := "as fast as they complete"
+	if r.Rate > 0 {
+		load = fmt.Sprintf("open loop, %d/s", r.Rate)
+	}
+	fmt.Fprintf(out, "three nodes, every submit and completion fsynced on a quorum; %d B inputs, batches of %d, %s; %d cores\n", r.PayloadBytes, r.Batch, load, r.Cores)
+	fmt.Fprintf(out, "  lifecycles            %.0f /s (%d in %.1f s)\n", r.LifecyclesPerSecond, r.Completed, r.Seconds)
+	fmt.Fprintf(out, "  submit to completion  p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f ms\n", r.P50Millis, r.P99Millis, r.P999Millis, r.MaxMillis)
+	fmt.Fprintf(out, "  CPU per lifecycle     nodes %.1f core-µs, generator %.1f core-µs (%.2f and %.2f cores)\n", r.NodesCoreMicros, r.GeneratorCoreMicros, r.NodesCores, r.GeneratorCores)
+	if r.AskedAgain > 0 {
+		fmt.Fprintf(out, "  asked again           %d requests\n", r.AskedAgain)
+	}
+	fmt.Fprintf(out, "  lost                  %d\n", r.Lost)
+	if k := r.Kill; k != nil {
+		fmt.Fprintf(out, "  SIGKILL of %s         first completion of its shards after", k.Node)
+		for _, shard := range slices.Sorted(maps.Keys(k.FirstMillis)) {
+			fmt.Fprintf(out, " %d: %d ms", shard, k.FirstMillis[shard])
+		}
+		fmt.Fprintf(out, "; worst %d ms\n", k.WorstMillis)
+	}
+}
