@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Errors of Load, Create and Open that callers branch on.
@@ -81,17 +82,10 @@ type Identity struct {
 	Incarnation uint64   `json:"incarnation"` // grows with each Open
 }
 
-// FileName is the identity's name in the data directory.
-const FileName = "identity.json"
+// formed reports whether the node is part of a cluster, as voter or gateway.
+func (id *Identity) formed() bool { return !id.ClusterID.IsZero() }
 
-// Load reads the identity of a data directory: ErrNoIdentity, ErrCorrupt or
-// what it holds.
-func Load(dir string) (Identity, error) { return Identity{}, ErrNoIdentity }
-
-// Create makes a new identity in a data directory that has none. An empty node
-// ID is made up from the raft ID.
-func Create(dir, nodeID, cluster string) (Identity, error) { return Identity{}, ErrCorrupt }
-
-// Open loads the identity, or creates it in an empty directory, compares node
-// ID and cluster name with those wanted ("" = any), counts the start and saves it.
-func Open(dir, nodeID, cluster string) (Identity, error) { return Identity{}, ErrCorrupt }
+// outcome is what a formed identity says.
+func (id *Identity) outcome() Outcome {
+	return Outcome{ClusterID: id.ClusterID, Shards: id.Shards, Voters: slices.Clone(id.Voters), Joined: id.Joined}
+}
