@@ -38,8 +38,7 @@ type Config struct {
 
 	Candidates func() []Candidate // who is there now; this node may be among them
 	Changed    <-chan struct{}    // hint: Candidates has changed; may be nil
-	// Call sends a request to the Answer of the node at addr. An error that has a
-	// method Permanent() bool reporting true ends forming.
+	// Call sends a request to the Answer of the node at addr.
 	Call func(ctx context.Context, addr string, req []byte) ([]byte, error)
 
 	Logger *slog.Logger
@@ -187,16 +186,12 @@ func (f *Former) exchange(ctx context.Context, r *request) []request {
 	if err == nil {
 		m, err = decodeMessage(b)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if err != nil {
-		var p interface{ Permanent() bool }
-		if errors.As(err, &p) && p.Permanent() {
-			f.mu.core.fatal = fmt.Errorf("form: %s to %s: %w", r.msg.Kind, r.addr, err)
-		}
 		f.cfg.Logger.Debug("forming request", "layer", "L5", "kind", r.msg.Kind, "peer", r.addr, "err", err)
 		return nil
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if m.Kind == refusedKind {
 		f.warnLocked("forming request refused", "kind", r.msg.Kind, "peer", r.addr, "code", m.Code, "reason", m.Text)
 	}
