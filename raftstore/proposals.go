@@ -70,6 +70,7 @@ type pendingBatches struct {
 	unassigned  int // how many at the end have no index yet
 	seq         uint64
 	orphanTicks int
+	applying    *pendingBatch // taken, not answered yet
 	free        []*pendingBatch
 }
 
@@ -138,6 +139,7 @@ func (p *pendingBatches) take(index, term uint64, lost func() *NotLeaderError) (
 		p.batches[p.start] = nil
 		p.start++
 		if b.index == index && b.term == term {
+			p.applying = b
 			return b, true
 		}
 		b.fail(lost())
@@ -147,6 +149,7 @@ func (p *pendingBatches) take(index, term uint64, lost func() *NotLeaderError) (
 
 func (p *pendingBatches) recycle(b *pendingBatch) {
 	clear(b.proposals)
+	p.applying = nil
 	p.free = append(p.free, b)
 }
 
@@ -160,6 +163,10 @@ func (p *pendingBatches) failUpTo(index uint64, err error) {
 }
 
 func (p *pendingBatches) failAll(err error) {
+	if b := p.applying; b != nil { // the machine panicked in it
+		p.applying = nil
+		b.fail(err)
+	}
 	p.failUpTo(^uint64(0), err)
 	p.unassigned, p.orphanTicks = 0, 0
 }

@@ -97,18 +97,15 @@ func (s *shard) run() {
 		}
 		<-s.mail.wake
 		in := s.mail.take()
+		// First of all: whatever ends this goroutine, the replica answers what it was given.
+		s.replica.Propose(in.proposals)
 		if in.abort {
 			return
 		}
 		for _, fn := range in.calls {
 			fn()
 		}
-		if in.stop && !s.stopping {
-			s.stopping = true
-			s.replica.Stop()
-		}
-		if s.stopping {
-			s.replica.queue.push(in.proposals)
+		if s.stopping = s.stopping || in.stop; s.stopping {
 			s.replica.Stop()
 			if s.frozen.index == 0 && s.replica.applied == s.log.checkpoint.index {
 				return
@@ -127,7 +124,6 @@ func (s *shard) input(in letters) error {
 			return err
 		}
 	}
-	s.replica.Propose(in.proposals)
 	if in.tick {
 		s.cpTicks++
 		s.replica.Tick()
