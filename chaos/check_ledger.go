@@ -56,8 +56,9 @@ func (c *checker) prefix(shard uint32, a, b chain) {
 	}
 }
 
-// moved says whether a record is a change of state; a refusal is not.
-func moved(r api.Record) bool { return r.From != r.To }
+// moved says whether a record is a step of a task's life; a refusal is not. A
+// failed attempt that is ready again at once is one, from ready to ready.
+func moved(r api.Record) bool { return r.Verb != "refused" }
 
 // recorded: what was acknowledged stands in the ledger.
 func (c *checker) recorded(id string, l *life) {

@@ -33,7 +33,7 @@ func sound() *History {
 	}
 	records := []api.Record{
 		{Shard: 1, Seq: 1, TaskID: "t1", To: "ready", Hash: "h1"},
-		{Shard: 1, Seq: 2, TaskID: "t1", From: "ready", To: "ready", AgentID: "w1", Epoch: 11, Code: "stale_lease", Hash: "h2"},
+		{Shard: 1, Seq: 2, TaskID: "t1", Verb: "refused", From: "ready", To: "ready", AgentID: "w1", Epoch: 11, Code: "stale_lease", Hash: "h2"},
 		{Shard: 1, Seq: 3, TaskID: "t1", From: "ready", To: "completed", AgentID: "w2", Epoch: 12, Hash: "h3"},
 		{Shard: 2, Seq: 1, TaskID: "t2", To: "ready", Hash: "h4"},
 		{Shard: 2, Seq: 2, TaskID: "t2", From: "ready", To: "completed", AgentID: "w2", Epoch: 11, Hash: "h5"},

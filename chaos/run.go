@@ -116,6 +116,7 @@ type run struct {
 	h       *History
 	cluster *proc.Cluster
 	nodes   []wire.Client
+	level   bool // at rest all ledgers ended in the same place
 }
 
 // say prints a line of progress.
@@ -154,6 +155,9 @@ func (r *run) do(ctx context.Context, rep *RunReport) (err error) {
 	}
 	r.tally(rep)
 	rep.Violations = Check(r.h)
+	if !r.level {
+		rep.Violations = append(rep.Violations, Violation{Rule: RuleLedger, Detail: fmt.Sprintf("the nodes' ledgers are not equally long %v after the last fault", headsWait)})
+	}
 	return r.save()
 }
 
@@ -221,6 +225,7 @@ func (r *run) atRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.level = equalHeads(heads)
 	for i, c := range r.nodes {
 		id := r.cluster.Nodes()[i].ID
 		tasks, err := c.Tasks(ctx)
