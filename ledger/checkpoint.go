@@ -40,7 +40,11 @@ func (t *Tasks) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
 		}
 		e.flags = e.flags&^(flagDirty|there) | here | flagKeyRow
 	}
-	t.frozen, t.dirty = t.dirty, t.frozen[:0]
+	if len(t.frozen) == 0 {
+		t.frozen, t.dirty = t.dirty, t.frozen
+	} else { // the Freeze before was never thawed
+		t.frozen, t.dirty = append(t.frozen, t.dirty...), t.dirty[:0]
+	}
 	return puts, deletes, t.appendMeta(nil)
 }
 
@@ -49,7 +53,7 @@ func (t *Tasks) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
 func (t *Tasks) Thaw() {
 	for _, i := range t.frozen {
 		e := t.slab.at(i)
-		if !e.state.Terminal() || e.flags&flagDirty != 0 {
+		if !e.state.Terminal() || e.flags&(flagDirty|flagUnused) != 0 {
 			continue
 		}
 		t.byID.remove(i)

@@ -76,7 +76,9 @@ func (w *row) decode(id TaskID, b []byte) error {
 	e := &w.e
 	*e = entry{id: id, state: State(r.u8()), ended: ending(r.u8())}
 	if r.bool() {
-		r.fixed(e.key[:])
+		if r.fixed(e.key[:]); e.key == ([16]byte{}) {
+			r.fail("empty key")
+		}
 	}
 	r.fixed(e.request[:])
 	e.epoch, e.attempts = r.uint(), r.uint32()

@@ -1,0 +1,262 @@
+package ledger
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+)
+
+var (
+	seedFlag = flag.Uint64("seed", 0, "run the replay test with this seed only")
+	opsFlag  = flag.Int("ops", 4000, "commands a replay test applies")
+)
+
+// randomLog makes commands about a few dozen tasks, most of them sensible:
+// some meet ended, some meet unknown tasks, some are malformed.
+func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
+	var ids []TaskID
+	now := int64(1_000_000)
+	pick := func() TaskID {
+		if len(ids) == 0 || r.IntN(50) == 0 {
+			return NewTaskID(1, now, r.Uint64())
+		}
+		if r.IntN(4) > 0 {
+			return ids[max(0, len(ids)-1-r.IntN(20))]
+		}
+		return ids[r.IntN(len(ids))]
+	}
+	for i := range n {
+		if now += r.Int64N(300); r.IntN(20) == 0 {
+			now -= 1000 // a proposer whose clock is behind
+		}
+		var c Command
+		agent, epoch := fmt.Sprintf("w%d", r.IntN(3)), uint64(r.IntN(6))
+		switch k := r.IntN(16); k {
+		case 0, 1, 2, 3:
+			s := testSpec()
+			s.Fleet, s.Action, s.Priority = fmt.Sprintf("f%d", r.IntN(2)), []string{"vet", "lint"}[r.IntN(2)], Priority(r.IntN(5))
+			s.Guarantee = []Guarantee{AtLeastOnce, AtLeastOnce, BestEffort, ExactlyOnce}[r.IntN(4)]
+			s.Retry.MaxRetries, s.Retry.InitialDelayMillis = uint32(r.IntN(3)), r.Int64N(3)*200
+			if r.IntN(2) == 0 {
+				s.Key = fmt.Sprintf("k%d", r.IntN(n/8+1))
+			}
+			if r.IntN(3) == 0 {
+				s.DeadlineMillis = now + r.Int64N(3000) - 100
+			}
+			if r.IntN(3) == 0 {
+				s.NotBeforeMillis = now + r.Int64N(1000)
+			}
+			id := NewTaskID(1, now-r.Int64N(2000), r.Uint64())
+			if r.IntN(10) == 0 && len(ids) > 0 {
+				id = ids[r.IntN(len(ids))]
+			}
+			ids = append(ids, id)
+			c = submitOf(id, s)
+		case 4, 5, 6, 7:
+			c = &Complete{ID: pick(), Agent: agent, Epoch: epoch, Result: []byte(fmt.Sprintf(`{"n":%d}`, i)), Node: "n1"}
+		case 8, 9:
+			c = &Fail{ID: pick(), Agent: agent, Epoch: epoch, Error: fmt.Sprintf("error %d", i), Retryable: r.IntN(4) > 0}
+		case 10:
+			c = &Expire{ID: pick(), Agent: agent, Epoch: epoch}
+		case 11:
+			c = &Due{ID: pick()}
+		case 12:
+			c = &Timeout{ID: pick()}
+		case 13:
+			c = &Cancel{ID: pick(), By: "someone"}
+		case 14:
+			c = &Retry{ID: pick(), By: "someone"}
+		case 15:
+			c = &Refused{ID: pick(), Agent: agent, Epoch: epoch, Verb: "renew", Code: StaleLease}
+		}
+		log, at = append(log, c.Append(nil)), append(at, At{Index: uint64(i/3 + 1), Term: 1, TimeMillis: now})
+	}
+	return log, at
+}
+
+// replica is one run of a log, with what a store keeps beside it.
+type replica struct {
+	s       *Tasks
+	cold    *memCold
+	journal *memJournal
+	// The last durable checkpoint.
+	meta    []byte
+	applied int
+	records int
+	pending func() // makes the last Freeze durable; nil: none is open
+}
+
+func newReplica(t *testing.T) *replica {
+	p := &replica{cold: newMemCold()}
+	p.s, p.journal = newTestTasks(t, 1, p.cold)
+	return p
+}
+
+// disturb does at random what a store does between two commands. It returns
+// where to go on in the log: a crash goes back to the last checkpoint.
+func (p *replica) disturb(t *testing.T, r *rand.Rand, applied int) int {
+	switch r.IntN(12) {
+	case 0:
+		if p.pending != nil {
+			break
+		}
+		puts, deletes, meta := p.s.Freeze()
+		if err := uniqueKeys(puts, deletes); err != nil {
+			t.Fatal(err)
+		}
+		records := len(p.journal.records)
+		p.pending = func() {
+			p.cold.write(puts, deletes)
+			p.meta, p.applied, p.records = meta, applied, records
+		}
+	case 1, 2:
+		if p.pending != nil { // durable, and visible before Thaw hears of it
+			p.pending()
+			if r.IntN(3) == 0 {
+				checkList(t, p.s, Query{})
+			}
+			p.s.Thaw()
+			p.pending = nil
+		}
+	case 3:
+		if r.IntN(8) > 0 {
+			break
+		}
+		if p.pending != nil && r.IntN(2) == 0 { // the crash may come behind the write
+			p.pending()
+		}
+		p.pending = nil
+		s := NewTasks(1, p.cold, p.journal.append)
+		if r.IntN(2) == 0 { // or the same process installs a snapshot
+			s = p.s
+		}
+		p.s, p.journal.records = s, p.journal.records[:p.records]
+		if err := p.s.Restore(p.meta); err != nil {
+			t.Fatal(err)
+		}
+		return p.applied
+	}
+	return applied
+}
+
+// checkList holds that List shows what Scan steps show, and Task agrees.
+func checkList(t *testing.T, s *Tasks, q Query) []Task {
+	t.Helper()
+	all, err := s.List(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		if i > 0 && all[i-1].ID.Compare(all[i].ID) >= 0 {
+			t.Fatalf("%s behind %s", all[i].ID, all[i-1].ID)
+		}
+		one, ok, err := s.Task(all[i].ID)
+		if !ok || err != nil || !reflect.DeepEqual(one, all[i]) {
+			t.Fatalf("listed  %+v\nread as %+v, %v, %v", all[i], one, ok, err)
+		}
+	}
+	return all
+}
+
+// TestReplay applies one log twice: straight through, and through checkpoints,
+// crashes and replays at random points. Outcomes, events, journal bytes,
+// digests and every task are the same.
+func TestReplay(t *testing.T) {
+	seeds := []uint64{1, 2, 3, 4, 5, 6, 7, 8}
+	if *seedFlag != 0 {
+		seeds = []uint64{*seedFlag}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			defer func() {
+				if t.Failed() {
+					t.Logf("replay: go test ./ledger -run TestReplay -seed %d -ops %d", seed, *opsFlag)
+				}
+			}()
+			testReplay(t, rand.New(rand.NewPCG(seed, 0)), *opsFlag)
+		})
+	}
+}
+
+func testReplay(t *testing.T, r *rand.Rand, ops int) {
+	log, at := randomLog(r, ops)
+	straight, rough := newReplica(t), newReplica(t)
+	outcomes, told, digests := make([]Outcome, ops), make([][]Event, ops), make([]uint64, ops)
+	lives := map[TaskID]*life{}
+	for i := range log {
+		outcomes[i], told[i] = straight.s.Apply(at[i], log[i], nil)
+		for _, e := range told[i] {
+			follow(t, lives, e)
+		}
+		if i%16 == 0 {
+			digests[i] = straight.s.Digest()
+		}
+	}
+	checkInvariants(t, straight.s)
+	if straight.cold.gets != 0 {
+		t.Fatal("a shard without a checkpoint read it")
+	}
+	for i := 0; i < ops; i++ {
+		o, events := rough.s.Apply(at[i], log[i], nil)
+		if o != outcomes[i] || !reflect.DeepEqual(events, told[i]) {
+			t.Fatalf("command %d: %+v %+v, want %+v %+v", i, o, events, outcomes[i], told[i])
+		}
+		if i%16 == 0 && rough.s.Digest() != digests[i] {
+			t.Fatalf("command %d: the digests differ", i)
+		}
+		i = rough.disturb(t, r, i+1) - 1
+	}
+	checkInvariants(t, rough.s)
+	same(t, straight, rough)
+	checkChain(t, 1, rough.journal.records, rough.s.Head())
+}
+
+// same holds that two replicas show the same.
+func same(t *testing.T, a, b *replica) {
+	t.Helper()
+	if a.s.Digest() != b.s.Digest() || a.s.Head() != b.s.Head() || a.s.Counts() != b.s.Counts() || a.s.NowMillis() != b.s.NowMillis() {
+		t.Fatalf("digest, head, counts or time differ:\n%+v\n%+v", a.s.Counts(), b.s.Counts())
+	}
+	if !bytes.Equal(bytes.Join(a.journal.records, nil), bytes.Join(b.journal.records, nil)) {
+		t.Fatal("the journals differ")
+	}
+	for _, q := range []Query{{}, {Fleet: "f1", States: []State{StateCompleted, StateReady}}, {Action: "lint", Agent: "w1"}} {
+		if x, y := checkList(t, a.s, q), checkList(t, b.s, q); !reflect.DeepEqual(x, y) {
+			t.Fatalf("lists of %+v differ: %d and %d tasks", q, len(x), len(y))
+		}
+	}
+	var x, y []Brief
+	a.s.Live(func(v Brief) bool { x = append(x, v); return true })
+	b.s.Live(func(v Brief) bool { y = append(y, v); return true })
+	if !reflect.DeepEqual(x, y) {
+		t.Fatalf("%d and %d live tasks differ", len(x), len(y))
+	}
+}
+
+// life is what the events told of one task so far.
+type life struct {
+	state State
+	epoch uint64
+}
+
+// follow holds the invariants of a task's life, from its events alone.
+func follow(t *testing.T, lives map[TaskID]*life, e Event) {
+	t.Helper()
+	l := lives[e.ID]
+	if l == nil {
+		l = &life{}
+		lives[e.ID] = l
+	}
+	switch {
+	case e.From != l.state:
+		t.Fatalf("%s: leaves %s, was in %s", e.ID, e.From, l.state)
+	case l.state.Terminal() && e.State != StateReady || l.state == StateCompleted:
+		t.Fatalf("%s: from %s to %s", e.ID, l.state, e.State)
+	case e.Agent != "" && e.Epoch <= l.epoch || e.Epoch < l.epoch:
+		t.Fatalf("%s: epoch %d after %d", e.ID, e.Epoch, l.epoch)
+	}
+	l.state, l.epoch = e.State, e.Epoch
+}
