@@ -79,7 +79,7 @@ func (j *journal) Append(record []byte) {
 	}
 	var head [journalFrameBytes]byte
 	binary.LittleEndian.PutUint32(head[:], uint32(len(record)))
-	binary.LittleEndian.PutUint32(head[4:], crc32.Checksum(record, castagnoli))
+	binary.LittleEndian.PutUint32(head[4:], crcOf(record))
 	j.sum = crc32.Update(j.sum, castagnoli, head[:])
 	j.sum = crc32.Update(j.sum, castagnoli, record)
 	j.mu.Lock()
@@ -186,7 +186,7 @@ func (j *journal) Read(offset int64, fn func(offset, next int64, record []byte) 
 		if err != nil {
 			return corrupt(err.Error())
 		}
-		if crc32.Checksum(record, castagnoli) != sum {
+		if crcOf(record) != sum {
 			return corrupt("checksum mismatch")
 		}
 		next := offset + journalFrameBytes + length

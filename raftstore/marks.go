@@ -62,7 +62,7 @@ func readMarks(fs vfs.FS, dir string, raftID uint64) (*marks, error) {
 		return nil, bad("not a marks file")
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
-	if crc32.Checksum(body, castagnoli) != sum {
+	if crcOf(body) != sum {
 		return nil, bad("checksum mismatch")
 	}
 	if body[4] != marksVersion {
@@ -163,7 +163,7 @@ func (m *marks) write() error {
 	}
 	m.mu.dirty = false
 	m.mu.Unlock()
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, crcOf(b))
 	if err := replaceFile(m.fs, m.dir, "marks", b); err != nil {
 		return err
 	}
@@ -172,6 +172,8 @@ func (m *marks) write() error {
 	m.mu.Unlock()
 	return nil
 }
+
+func crcOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 func readFile(fs vfs.FS, name string) ([]byte, error) {
 	f, err := fs.Open(name)

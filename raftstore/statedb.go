@@ -72,7 +72,7 @@ func encodeCheckpoint(c checkpoint) ([]byte, error) {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(part))+1)
 		b = append(b, part...)
 	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
+	return binary.LittleEndian.AppendUint32(b, crcOf(b)), nil
 }
 
 func decodeCheckpoint(b []byte) (checkpoint, error) {

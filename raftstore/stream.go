@@ -125,7 +125,7 @@ func (s *snapshotWriter) flush() error {
 	s.out = append(s.out, make([]byte, 8)...)
 	s.out = s.enc.EncodeAll(s.raw, s.out)
 	binary.LittleEndian.PutUint32(s.out[5:], uint32(len(s.out)-chunkHeadBytes))
-	crc := crc32.Checksum(s.out[:9], castagnoli)
+	crc := crcOf(s.out[:9])
 	binary.LittleEndian.PutUint32(s.out[9:], crc32.Update(crc, castagnoli, s.out[chunkHeadBytes:]))
 	s.raw = s.raw[:0]
 	_, err := s.w.Write(s.out)
@@ -195,7 +195,7 @@ func (s *snapshotReader) chunk() (end bool, err error) {
 	if _, err := io.CopyN(&s.packed, s.r, int64(packedLen)); err != nil {
 		return false, fmt.Errorf("cut short: %w: %w", err, ErrMalformed)
 	}
-	crc := crc32.Update(crc32.Checksum(head[:9], castagnoli), castagnoli, s.packed.Bytes())
+	crc := crc32.Update(crcOf(head[:9]), castagnoli, s.packed.Bytes())
 	if crc != binary.LittleEndian.Uint32(head[9:]) {
 		return false, fmt.Errorf("chunk checksum mismatch: %w", ErrCorrupt)
 	}

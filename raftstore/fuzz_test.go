@@ -1,0 +1,156 @@
+package raftstore
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+func FuzzEntryPayload(f *testing.F) {
+	f.Add(packEntry(entryHeader{1, 2, 3}, []Proposal{{Command: []byte("a")}}))
+	f.Add(packEntry(entryHeader{-1, 1 << 62, 1}, []Proposal{{}, {Command: bytes.Repeat([]byte{1}, 300)}}))
+	f.Add([]byte{entryVersion})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, commands, err := unpackEntry(b, nil)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("error of another kind: %v", err)
+			}
+			return
+		}
+		var ps []Proposal
+		for _, c := range commands {
+			ps = append(ps, Proposal{Command: c})
+		}
+		if again := packEntry(h, ps); !bytes.Equal(again, b) {
+			t.Fatalf("%x unpacks and packs to %x", b, again)
+		}
+	})
+}
+
+func FuzzMessage(f *testing.F) {
+	for _, m := range goodMessages() {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMessage(1, 2, b)
+		if err == nil && (m.GetFrom() != 2 || m.GetTo() != 1 || m.GetTerm() == 0) {
+			t.Fatalf("accepted %v", m)
+		}
+	})
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	c, err := encodeCheckpoint(checkpoint{index: 5, term: 2, conf: &pb.ConfState{Voters: []uint64{1, 2}}, machine: []byte("m")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(c)
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = decodeCheckpoint(b) })
+}
+
+// memorySink collects a stream.
+type memorySink struct {
+	h        snapshotHeader
+	keys     [][]byte
+	values   [][]byte
+	journals []byte
+}
+
+func (m *memorySink) begin(h snapshotHeader) error { m.h = h; return nil }
+func (m *memorySink) put(k, v []byte) error {
+	m.keys, m.values = append(m.keys, slices.Clone(k)), append(m.values, slices.Clone(v))
+	return nil
+}
+func (m *memorySink) journal(p []byte) error { m.journals = append(m.journals, p...); return nil }
+
+func (m *memorySink) stream(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := newSnapshotWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	err = w.header(m.h)
+	for i := range m.keys {
+		err = errors.Join(err, w.put(m.keys[i], m.values[i]))
+	}
+	if err = errors.Join(err, w.journal(m.journals), w.end()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func sampleSnapshot(pairs int) *memorySink {
+	m := &memorySink{journals: bytes.Repeat([]byte("journal "), pairs)}
+	m.h = snapshotHeader{shard: 3, term: 7, checkpoint: checkpoint{
+		index: 9, term: 6, conf: &pb.ConfState{Voters: []uint64{1, 2, 3}}, machine: []byte("meta"),
+		journalBytes: int64(len(m.journals)), journalSum: crcOf(m.journals),
+	}}
+	for i := range pairs {
+		m.keys = append(m.keys, []byte{byte(i >> 8), byte(i)})
+		m.values = append(m.values, bytes.Repeat([]byte{byte(i)}, i%900))
+	}
+	return m
+}
+
+func TestSnapshotStream(t *testing.T) {
+	for _, pairs := range []int{0, 1, 3000} {
+		want := sampleSnapshot(pairs)
+		b := want.stream(t)
+		got := &memorySink{}
+		if err := readSnapshot(bytes.NewReader(append(b, "what follows"...)), got); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.keys) != pairs || !bytes.Equal(got.journals, want.journals) || got.h.checkpoint.index != 9 ||
+			got.h.term != 7 || got.h.shard != 3 || string(got.h.checkpoint.machine) != "meta" {
+			t.Fatalf("%d pairs: read %d, header %+v", pairs, len(got.keys), got.h)
+		}
+		// Every cut and every flipped bit is noticed.
+		step := max(1, len(b)/400)
+		for i := 0; i < len(b); i += step {
+			if err := readSnapshot(bytes.NewReader(b[:i]), &memorySink{}); err == nil {
+				t.Fatalf("%d pairs: accepted the first %d of %d bytes", pairs, i, len(b))
+			}
+			bad := slices.Clone(b)
+			bad[i] ^= 1 << (i % 8)
+			if err := readSnapshot(bytes.NewReader(bad), &memorySink{}); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrMalformed) {
+				t.Fatalf("%d pairs: flipped byte %d: %v", pairs, i, err)
+			}
+		}
+	}
+	wrong := sampleSnapshot(2)
+	wrong.h.checkpoint.journalSum++
+	if err := readSnapshot(bytes.NewReader(wrong.stream(t)), &memorySink{}); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("another journal than announced: %v", err)
+	}
+	wrong = sampleSnapshot(3)
+	wrong.keys[0], wrong.keys[1] = wrong.keys[1], wrong.keys[0]
+	if err := readSnapshot(bytes.NewReader(wrong.stream(t)), &memorySink{}); !errors.Is(err, ErrMalformed) {
+		t.Fatalf("keys out of order: %v", err)
+	}
+}
+
+func FuzzSnapshotStream(f *testing.F) {
+	f.Add(sampleSnapshot(0).stream(f))
+	f.Add(sampleSnapshot(5).stream(f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := &memorySink{}
+		if err := readSnapshot(bytes.NewReader(b), got); err != nil {
+			return
+		}
+		again := &memorySink{}
+		if err := readSnapshot(bytes.NewReader(got.stream(t)), again); err != nil || len(again.keys) != len(got.keys) {
+			t.Fatalf("accepted, but does not survive being written again: %v", err)
+		}
+	})
+}
