@@ -83,7 +83,10 @@ type Gossip struct {
 
 	mu struct {
 		sync.Mutex
-		meta   Meta
+		meta Meta
+	}
+	life struct { // held while leaving: memberlist panics when that meets Shutdown
+		sync.Mutex
 		closed bool
 	}
 }
@@ -253,9 +256,9 @@ func (g *Gossip) spread() {
 
 // Leave tells the others that this node goes on purpose, for at most timeout. Close is still needed.
 func (g *Gossip) Leave(timeout time.Duration) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.mu.closed { // memberlist panics
+	g.life.Lock()
+	defer g.life.Unlock()
+	if g.life.closed {
 		return nil
 	}
 	if err := g.list.Leave(timeout); err != nil {
@@ -266,10 +269,10 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 
 // Close stops gossiping without a word; safe to call again.
 func (g *Gossip) Close() error {
-	g.mu.Lock()
-	closed := g.mu.closed
-	g.mu.closed = true
-	g.mu.Unlock()
+	g.life.Lock()
+	closed := g.life.closed
+	g.life.closed = true
+	g.life.Unlock()
 	var err error
 	if !closed {
 		g.cancel()

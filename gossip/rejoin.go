@@ -1,11 +1,8 @@
 package gossip
 
 import (
-	"errors"
-	"io"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -100,12 +97,9 @@ func (g *Gossip) contact(addr string) {
 	}
 }
 
-// isRefusal tells a node that hung up from one that is not there. memberlist
-// flattens the error into text.
+// isRefusal tells a node that hung up or speaks another key from one that is
+// not there or slow. memberlist flattens its errors into text.
 func isRefusal(err error) bool {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return true
-	}
 	s := err.Error()
-	return strings.Contains(s, "EOF") || strings.Contains(s, "connection reset") || strings.Contains(s, "broken pipe")
+	return !strings.Contains(s, "dial ") && !strings.Contains(s, "timeout")
 }
