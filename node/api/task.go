@@ -81,6 +81,9 @@ const (
 	MaxPage     = 1000
 )
 
+// MaxBatch is how many tasks or settlements one request carries at most.
+const MaxBatch = 1024
+
 // TaskPage is one page of tasks.
 type TaskPage struct {
 	Tasks      []Task `json:"tasks"`
@@ -153,10 +156,11 @@ type Held struct {
 
 // SessionEvent is one line of an agent's session stream.
 type SessionEvent struct {
-	Type   string `json:"type" enum:"hello,revoked,ping"`
+	Type   string `json:"type" enum:"hello,revoked,ping,end"`
 	TaskID string `json:"task_id,omitempty"`
 	Epoch  uint64 `json:"epoch,omitempty"`
 	Reason string `json:"reason,omitempty" doc:"cancelled, timed_out, stale_lease, …"`
+	Error  *Error `json:"error,omitempty" doc:"end: why the node ended the session"`
 }
 
 // Why explains where a task stands and why.

@@ -1,40 +1,87 @@
 package web
 
 import (
+	"context"
+	"errors"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"time"
 
 	"github.com/quorate/quorate/node/api"
 )
 
-// forward passes a request on to the first member that can be reached. A body
-// that was begun can't be sent again, so only requests without one try the
-// next member after a failure to connect.
-func (s *server) forward(w http.ResponseWriter, r *http.Request, urls []string) {
-	for i, u := range urls {
-		target, err := url.Parse(u)
-		if err != nil || target.Host == "" {
+// errNoMember says that a request went nowhere.
+var errNoMember = errors.New("no member can be reached")
+
+// newGateway passes requests on to members; answers arrive line by line.
+func newGateway(b Backend, s *server) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetXForwarded()
+			if p.Out.Header.Get("X-Quorate-Actor") == "" {
+				p.Out.Header.Set("X-Quorate-Actor", actor(p.In)) // not the gateway's own address
+			}
+		},
+		ModifyResponse: func(r *http.Response) error { r.Header.Del("X-Request-Id"); return nil }, // ours is set already
+		FlushInterval:  -1,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		Transport: &members{list: b.Gateway, next: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute, DisableCompression: true,
+		}},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			var tooLarge *http.MaxBytesError
+			switch {
+			case r.Context().Err() != nil:
+				return // nobody is listening any more
+			case errors.As(err, &tooLarge):
+				s.fail(w, bodyError(err))
+			case errors.Is(err, errNoMember):
+				s.fail(w, api.Errorf(503, 5, "no_member_reachable", api.RetryLater, "this gateway reaches no member of its cluster: %v", err).
+					WithHint("use a member's address, or wait"))
+			default:
+				s.fail(w, api.Errorf(502, 2, "member_lost", api.RetrySameKey, "the member did not answer to the end: %v", err))
+			}
+		},
+	}
+}
+
+// members sends a request to the first member that takes the connection. A
+// request that was begun is never sent twice: its outcome is unknown.
+type members struct {
+	list func() []string // base URLs, best first
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (m *members) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := r.Body // the proxy closes it
+	var last error
+	for _, base := range m.list() {
+		u, err := url.Parse(base)
+		if err != nil || u.Host == "" {
 			continue
 		}
-		last := i == len(urls)-1 || r.ContentLength != 0
-		failed := false
-		p := &httputil.ReverseProxy{
-			Rewrite:       func(pr *httputil.ProxyRequest) { pr.SetURL(target); pr.SetXForwarded() },
-			FlushInterval: -1, // streams arrive line by line
-			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-				if failed = true; last {
-					s.fail(w, api.Errorf(502, 2, "member_unreachable", api.RetrySameKey, "member %s: %v", target.Host, err))
-				}
-			},
+		out := r.Clone(r.Context())
+		out.URL.Scheme, out.URL.Host, out.Host = u.Scheme, u.Host, u.Host
+		if body != nil {
+			out.Body = io.NopCloser(body) // a failed dial must not close it
 		}
-		p.ServeHTTP(w, r)
-		if !failed || last {
-			return
+		resp, err := m.next.RoundTrip(out)
+		if err == nil || !undelivered(err) {
+			return resp, err
 		}
-		_, _ = io.Copy(io.Discard, r.Body)
+		last = err
 	}
-	s.fail(w, api.Errorf(503, 5, "no_member_reachable", api.RetryLater, "this gateway knows no reachable member of its cluster").
-		WithHint("use a member's address, or wait"))
+	return nil, errors.Join(errNoMember, last)
+}
+
+// undelivered says that no connection came about.
+func undelivered(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" && !errors.Is(err, context.Canceled)
 }

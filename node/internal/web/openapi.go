@@ -25,10 +25,14 @@ func openAPI(ops []operation) []byte {
 		}
 		if o.in != nil {
 			body := schemaOf(reflect.TypeOf(o.in), schemas)
-			if o.name == "submit" {
-				body = map[string]any{"oneOf": []any{body, map[string]any{"type": "array", "items": body}}}
+			content := map[string]any{"application/json": map[string]any{"schema": body}}
+			if o.size == lines { // one, an array, or a line each
+				content["application/json"] = map[string]any{"schema": map[string]any{"oneOf": []any{body, map[string]any{"type": "array", "maxItems": api.MaxBatch, "items": body}}}}
+				content["application/x-ndjson"] = map[string]any{"schema": body}
+				op["responses"].(map[string]any)["201"] = map[string]any{"description": "One task, new",
+					"content": map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeFor[api.SubmitVerdict](), schemas)}}}
 			}
-			op["requestBody"] = map[string]any{"content": map[string]any{"application/json": map[string]any{"schema": body}}}
+			op["requestBody"] = map[string]any{"content": content}
 		}
 		var params []any
 		for _, m := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(o.path, -1) {
@@ -108,17 +112,8 @@ func structRef(t reflect.Type, all map[string]any) any {
 }
 
 func addFields(t reflect.Type, props map[string]any, required *[]string, all map[string]any) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		if f.Anonymous {
-			addFields(f.Type, props, required, all)
-			continue
-		}
-		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "" || name == "-" {
-			continue
-		}
-		s := schemaOf(f.Type, all)
+	for _, f := range fieldsOf(t) {
+		s := schemaOf(f.typ, all)
 		if m, ok := s.(map[string]any); ok && m["$ref"] == nil {
 			if d := f.Tag.Get("doc"); d != "" {
 				m["description"] = d
@@ -127,9 +122,9 @@ func addFields(t reflect.Type, props map[string]any, required *[]string, all map
 				m["enum"] = strings.Split(e, ",")
 			}
 		}
-		props[name] = s
-		if !strings.Contains(opts, "omit") {
-			*required = append(*required, name)
+		props[f.name] = s
+		if !f.optional {
+			*required = append(*required, f.name)
 		}
 	}
 }

@@ -2,20 +2,15 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/quorate/quorate/node/api"
 )
-
-// ndjsonChunk is how many lines of a bulk submit go to the cluster at once.
-const ndjsonChunk = 256
 
 type reasonBody struct {
 	Reason string `json:"reason,omitempty"`
@@ -57,33 +52,33 @@ var auditQuery = []string{"agent_id", "from", "to", "verb", "task_id", "fleet_id
 func (s *server) operations() []operation {
 	ops := []operation{
 		{"POST", "/v1/tasks", "submit", "Declare a task, an array of tasks, or NDJSON. One: 201, or 200 with Idempotent-Replayed when its key is known. Many: 200 with a verdict each, in order.",
-			api.TaskSpec{}, submitAnswer{}, nil, true, (*server).submit},
+			api.TaskSpec{}, submitAnswer{}, nil, lines, (*server).submit},
 		{"GET", "/v1/tasks", "list_tasks", "List tasks by shard and age.", nil, api.TaskPage{},
-			[]string{"state", "fleet_id", "action", "target", "agent_id", "session_id", "limit", "cursor"}, false, (*server).tasks},
-		{"GET", "/v1/tasks/{id}", "get_task", "Read a task, waiting up to ?wait= for its end.", nil, api.Task{}, []string{"wait"}, false, (*server).task},
-		{"GET", "/v1/tasks/{id}/why", "why", "Say where a task stands and what it waits for.", nil, api.Why{}, nil, false, (*server).why},
-		{"POST", "/v1/tasks/{id}/cancel", "cancel", "End a task; its holder is told to stop.", reasonBody{}, api.Task{}, nil, false, (*server).cancel},
-		{"POST", "/v1/tasks/{id}/retry", "retry", "Make a failed, cancelled or timed out task ready again.", reasonBody{}, api.Task{}, nil, false, (*server).retry},
-		{"POST", "/v1/tasks/{id}/start", "start", "Mark a held task running.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Start)},
-		{"POST", "/v1/tasks/{id}/renew", "renew", "Prolong a lease.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Renew)},
-		{"POST", "/v1/tasks/{id}/progress", "progress", "Report progress and prolong the lease.", api.Claim{}, api.Renewal{}, nil, false, claimOp(Backend.Progress)},
-		{"POST", "/v1/tasks/{id}/complete", "complete", "End a held task well.", settleOne{}, api.SettleVerdict{}, nil, false, settleOp("complete")},
-		{"POST", "/v1/tasks/{id}/fail", "fail", "End an attempt; the retry policy decides about another.", settleOne{}, api.SettleVerdict{}, nil, false, settleOp("fail")},
-		{"POST", "/v1/leases", "lease", "Take work for an agent, waiting for the first task.", api.LeaseRequest{}, api.Leases{}, nil, false, (*server).lease},
-		{"POST", "/v1/leases/settle", "settle", "Complete and fail many held tasks, a verdict each.", settleBody{}, settleAnswer{}, nil, true, (*server).settle},
-		{"POST", "/v1/agents/register", "register_agent", "Enter an agent's capability manifest; capabilities may be \"action:target\" strings.", api.Manifest{}, api.Agent{}, nil, false, (*server).register},
+			[]string{"state", "fleet_id", "action", "target", "agent_id", "session_id", "limit", "cursor"}, one, (*server).tasks},
+		{"GET", "/v1/tasks/{id}", "get_task", "Read a task, waiting up to ?wait= for its end.", nil, api.Task{}, []string{"wait"}, one, (*server).task},
+		{"GET", "/v1/tasks/{id}/why", "why", "Say where a task stands and what it waits for.", nil, api.Why{}, nil, one, (*server).why},
+		{"POST", "/v1/tasks/{id}/cancel", "cancel", "End a task; its holder is told to stop.", reasonBody{}, api.Task{}, nil, one, (*server).cancel},
+		{"POST", "/v1/tasks/{id}/retry", "retry", "Make a failed, cancelled or timed out task ready again.", reasonBody{}, api.Task{}, nil, one, (*server).retry},
+		{"POST", "/v1/tasks/{id}/start", "start", "Mark a held task running.", api.Claim{}, api.Renewal{}, nil, one, claimOp(Backend.Start)},
+		{"POST", "/v1/tasks/{id}/renew", "renew", "Prolong a lease.", api.Claim{}, api.Renewal{}, nil, one, claimOp(Backend.Renew)},
+		{"POST", "/v1/tasks/{id}/progress", "progress", "Report progress and prolong the lease.", api.Claim{}, api.Renewal{}, nil, one, claimOp(Backend.Progress)},
+		{"POST", "/v1/tasks/{id}/complete", "complete", "End a held task well.", settleOne{}, api.SettleVerdict{}, nil, one, settleOp("complete")},
+		{"POST", "/v1/tasks/{id}/fail", "fail", "End an attempt; the retry policy decides about another.", settleOne{}, api.SettleVerdict{}, nil, one, settleOp("fail")},
+		{"POST", "/v1/leases", "lease", "Take work for an agent, waiting for the first task.", api.LeaseRequest{}, api.Leases{}, nil, one, (*server).lease},
+		{"POST", "/v1/leases/settle", "settle", "Complete and fail many held tasks, a verdict each.", settleBody{}, settleAnswer{}, nil, many, (*server).settle},
+		{"POST", "/v1/agents/register", "register_agent", "Enter an agent's capability manifest; capabilities may be \"action:target\" strings.", api.Manifest{}, api.Agent{}, nil, one, (*server).register},
 		{"GET", "/v1/agents", "list_agents", "List agents, best first when an action is given.", nil, api.AgentPage{},
-			[]string{"action", "target", "fleet_id", "state", "limit", "cursor"}, false, (*server).agents},
-		{"GET", "/v1/agents/{id}", "get_agent", "Read an agent.", nil, api.Agent{}, nil, false, (*server).agent},
-		{"DELETE", "/v1/agents/{id}", "deregister_agent", "Remove an agent; what it holds goes to others.", nil, nil, nil, false, (*server).deregister},
-		{"POST", "/v1/agents/{id}/heartbeat", "heartbeat", "Say that an agent is alive, and how loaded.", api.Heartbeat{}, api.HeartbeatAck{}, nil, false, (*server).heartbeat},
-		{"POST", "/v1/agents/{id}/session", "session", "Stay connected (NDJSON of events): the end of the connection is the agent's loss.", sessionBody{}, api.SessionEvent{}, nil, false, (*server).session},
-		{"GET", "/v1/audit", "list_records", "List audit records of the answering node.", nil, api.RecordPage{}, auditQuery, false, (*server).audit},
-		{"GET", "/v1/audit/export", "export_records", "Stream audit records as NDJSON, with the bytes their hashes cover.", nil, api.Record{}, auditQuery, false, (*server).export},
-		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, false, (*server).heads},
-		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, false, (*server).verify},
-		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, false, (*server).cluster},
-		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, false, (*server).doctor},
+			[]string{"action", "target", "fleet_id", "state", "limit", "cursor"}, one, (*server).agents},
+		{"GET", "/v1/agents/{id}", "get_agent", "Read an agent.", nil, api.Agent{}, nil, one, (*server).agent},
+		{"DELETE", "/v1/agents/{id}", "deregister_agent", "Remove an agent; what it holds goes to others.", nil, nil, nil, one, (*server).deregister},
+		{"POST", "/v1/agents/{id}/heartbeat", "heartbeat", "Say that an agent is alive, and how loaded.", api.Heartbeat{}, api.HeartbeatAck{}, nil, one, (*server).heartbeat},
+		{"POST", "/v1/agents/{id}/session", "session", "Stay connected (NDJSON of events): the end of the connection is the agent's loss.", sessionBody{}, api.SessionEvent{}, nil, one, (*server).session},
+		{"GET", "/v1/audit", "list_records", "List audit records of the answering node.", nil, api.RecordPage{}, auditQuery, one, (*server).audit},
+		{"GET", "/v1/audit/export", "export_records", "Stream audit records as NDJSON, with the bytes their hashes cover.", nil, api.Record{}, auditQuery, one, (*server).export},
+		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, one, (*server).heads},
+		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, one, (*server).verify},
+		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, one, (*server).cluster},
+		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, one, (*server).doctor},
 	}
 	for _, l := range []struct {
 		method, path, name string
@@ -92,143 +87,12 @@ func (s *server) operations() []operation {
 		{"POST", "/v1/actions", "declare_action", 7}, {"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3},
 		{"GET", "/v1/audit/checkpoint", "audit_checkpoint", 7}, {"GET", "/v1/audit/proof", "audit_proof", 7}, {"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
 		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
-			[]string{"tier", "shard", "seq", "limit", "cursor"}, false,
+			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,
 			func(*server, http.ResponseWriter, *http.Request) error {
 				return api.Errorf(501, l.layer, "not_yet_supported", api.RetryNo, "%s is not supported by this version", l.name).WithHint("GET /openapi.json lists what is")
 			}})
 	}
 	return ops
-}
-
-func (s *server) submit(w http.ResponseWriter, r *http.Request) error {
-	if ct := r.Header.Get("Content-Type"); strings.HasPrefix(ct, "application/x-ndjson") || strings.HasPrefix(ct, "application/jsonl") {
-		return s.submitLines(w, r)
-	}
-	b, err := body(r)
-	if err != nil {
-		return err
-	}
-	if b = bytes.TrimSpace(b); len(b) > 0 && b[0] == '[' {
-		var specs []api.TaskSpec
-		if err := decode(b, &specs); err != nil {
-			return err
-		}
-		verdicts, err := s.b.Submit(r.Context(), specs, actor(r))
-		if err != nil {
-			return err
-		}
-		s.write(w, 200, submitAnswer{verdicts})
-		return nil
-	}
-	if limit := 2*s.cfg.MaxPayloadBytes + bodySlack; len(b) > limit {
-		return bodyError(&http.MaxBytesError{Limit: int64(limit)})
-	}
-	spec := make([]api.TaskSpec, 1)
-	if err := decode(b, &spec[0]); err != nil {
-		return err
-	}
-	verdicts, err := s.b.Submit(r.Context(), spec, actor(r))
-	if err != nil {
-		return err
-	}
-	v := verdicts[0]
-	if v.Error != nil {
-		return v.Error
-	}
-	status := 201
-	if v.Replayed {
-		status = 200
-		w.Header().Set("Idempotent-Replayed", "true")
-	}
-	w.Header().Set("Location", "/v1/tasks/"+v.TaskID)
-	s.write(w, status, v)
-	return nil
-}
-
-// submitLines takes NDJSON in constant memory: a chunk is submitted and its
-// verdicts are written before the next is read. A line that is no task gets a
-// verdict like any other.
-func (s *server) submitLines(w http.ResponseWriter, r *http.Request) error {
-	limit := 2*s.cfg.MaxPayloadBytes + bodySlack
-	r.Body = http.MaxBytesReader(w, r.Body, 1<<40) // a stream has no end to speak of; each line has
-	in := bufio.NewScanner(r.Body)
-	in.Buffer(make([]byte, 64<<10), limit)
-	rc := http.NewResponseController(w)
-	if err := rc.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("full duplex: %w", err)
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.WriteHeader(200)
-	out := json.NewEncoder(w)
-	for more := true; more; {
-		var specs []api.TaskSpec
-		var bad []*api.Error // by line, nil when it decoded
-		for len(bad) < ndjsonChunk {
-			if more = in.Scan(); !more {
-				break
-			}
-			line := bytes.TrimSpace(in.Bytes())
-			if len(line) == 0 {
-				continue
-			}
-			var spec api.TaskSpec
-			if err := decode(line, &spec); err != nil {
-				var e *api.Error
-				errors.As(err, &e)
-				bad = append(bad, e)
-				continue
-			}
-			specs, bad = append(specs, spec), append(bad, nil)
-		}
-		verdicts, err := s.b.Submit(r.Context(), specs, actor(r))
-		if err != nil {
-			return out.Encode(api.SubmitVerdict{Error: asError(err)})
-		}
-		for _, e := range bad {
-			v := api.SubmitVerdict{Error: e}
-			if e == nil {
-				v, verdicts = verdicts[0], verdicts[1:]
-			}
-			if err := out.Encode(v); err != nil {
-				return nil // the client has gone
-			}
-		}
-		_ = rc.Flush()
-	}
-	if err := in.Err(); err != nil {
-		e := asError(bodyError(err))
-		if errors.Is(err, bufio.ErrTooLong) {
-			e = api.Errorf(413, 2, "payload_too_large", api.RetryNo, "a line is over %d bytes", limit)
-		}
-		_ = out.Encode(api.SubmitVerdict{Error: e})
-	}
-	return nil
-}
-
-func asError(err error) *api.Error {
-	var e *api.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return api.Errorf(500, 2, "internal", api.RetryLater, "%v", err)
-}
-
-// answer writes what an operation returned.
-func answer[T any](s *server, w http.ResponseWriter, v T, err error) error {
-	if err != nil {
-		return err
-	}
-	s.write(w, 200, v)
-	return nil
-}
-
-// strict reads a body of one object; an empty body is the zero value.
-func strict[T any](r *http.Request) (v T, err error) {
-	b, err := body(r)
-	if err != nil || len(bytes.TrimSpace(b)) == 0 {
-		return v, err
-	}
-	return v, decode(b, &v)
 }
 
 func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
@@ -289,6 +153,7 @@ func (s *server) lease(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	in.WaitSeconds = min(in.WaitSeconds, maxWait.Seconds())
 	v, err := s.b.Lease(r.Context(), in)
 	return answer(s, w, v, err)
 }
@@ -298,14 +163,24 @@ func (s *server) settle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if len(in.Outcomes) > api.MaxBatch {
+		return errBatch(len(in.Outcomes), "outcomes").WithHint("send several requests")
+	}
 	v, err := s.b.Settle(r.Context(), in.AgentID, in.Outcomes)
 	return answer(s, w, settleAnswer{v}, err)
 }
 
 func (s *server) register(w http.ResponseWriter, r *http.Request) error {
-	in, err := strict[api.Manifest](r)
+	b, err := body(r)
 	if err != nil {
 		return err
+	}
+	var in api.Manifest
+	if err := decode(b, &in); err != nil {
+		return err
+	}
+	if e := blame(b, reflect.TypeFor[api.Manifest](), ""); e != nil {
+		return e // a capability decodes itself, and not strictly
 	}
 	v, err := s.b.Register(r.Context(), in)
 	return answer(s, w, v, err)
@@ -358,14 +233,13 @@ func (s *server) session(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			w.WriteHeader(200)
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(10 * time.Second)) // a client that does not read is gone
 		if err := out.Encode(ev); err != nil {
 			return err
 		}
 		return rc.Flush()
 	})
 	if err != nil && begun {
-		_ = out.Encode(api.SessionEvent{Type: "end", Reason: err.Error()})
+		_ = out.Encode(api.SessionEvent{Type: "end", Reason: err.Error(), Error: asError(err)})
 		return nil
 	}
 	return err
@@ -407,13 +281,25 @@ func (s *server) export(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriterSize(w, 64<<10)
 	out := json.NewEncoder(buf)
-	if err := s.b.ExportAudit(r.Context(), f, func(rec api.Record) error { return out.Encode(rec) }); err != nil {
+	begun := false
+	err = s.b.ExportAudit(r.Context(), f, func(rec api.Record) error {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+		}
+		return out.Encode(rec)
+	})
+	switch {
+	case err != nil && !begun:
+		return err
+	case err != nil:
 		_ = buf.Flush()
 		s.cfg.Logger.Warn("export ended early", "layer", 7, "error", err)
 		panic(http.ErrAbortHandler) // the client must see that the stream is cut
+	case !begun:
+		w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	return buf.Flush()
 }
