@@ -149,6 +149,9 @@ type measurement struct {
 	completed atomic.Int64 // bits in done
 	failed    atomic.Int64 // requests without an answer, asked again
 	window    chan struct{}
+	submitLag latencies    // from due to acknowledged
+	takeLag   latencies    // from due to handed to a worker
+	endLag    latencies    // from due to completion acknowledged
 	from, to  atomic.Int64 // what is measured, in nanoseconds since began; to 0: not known yet
 	kill      killWatch
 }
@@ -197,7 +200,7 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	if err != nil {
 		return LifecycleReport{}, err
 	}
-	return m.report(ws, before, after), nil
+	return m.report(before, after), nil
 }
 
 // measure marks the beginning and the end of what counts.

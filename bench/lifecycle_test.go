@@ -139,3 +139,15 @@ func TestReportPrints(t *testing.T) {
 		}
 	}
 }
+
+func TestLatenciesOfTheMeasuredTimeOnly(t *testing.T) {
+	var l latencies
+	if l.quantiles() != (Quantiles{}) {
+		t.Error("nothing has quantiles")
+	}
+	s := time.Second
+	l.record(10*s, int64(5*s), int64(9*s), []time.Duration{4 * s, 5 * s, 8 * s, 9 * s, 8 * s})
+	if q := l.quantiles(); q.P50Millis < 1999 || q.P50Millis > 2002 || q.MaxMillis < 4990 || q.MaxMillis > 5010 {
+		t.Errorf("quantiles %+v, want a median of 2 s and a maximum of 5 s", q)
+	}
+}

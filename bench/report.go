@@ -8,8 +8,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // LifecycleReport is what was measured.
@@ -20,10 +18,9 @@ type LifecycleReport struct {
 	Seconds             float64     `json:"duration_seconds"`
 	Completed           int64       `json:"completed"` // within the duration
 	LifecyclesPerSecond float64     `json:"lifecycles_per_second"`
-	P50Millis           float64     `json:"p50_ms"`
-	P99Millis           float64     `json:"p99_ms"`
-	P999Millis          float64     `json:"p99_9_ms"`
-	MaxMillis           float64     `json:"max_ms"`
+	SubmitAcked         Quantiles   `json:"submit_to_acknowledged"`
+	Leased              Quantiles   `json:"submit_to_leased"`
+	Latency             Quantiles   `json:"submit_to_completed"`         // completion acknowledged
 	NodesCoreMicros     float64     `json:"nodes_core_us_per_lifecycle"` // all three nodes together
 	GeneratorCoreMicros float64     `json:"generator_core_us_per_lifecycle"`
 	NodesCores          float64     `json:"nodes_cores"` // cores used on average
@@ -35,21 +32,14 @@ type LifecycleReport struct {
 }
 
 // report puts the figures together after everything has stopped.
-func (m *measurement) report(ws []*worker, before, after mark) LifecycleReport {
-	hist := hdrhistogram.New(1, maxLatency.Microseconds(), latencyDigits)
-	for _, w := range ws {
-		w.mu.Lock()
-		hist.Merge(w.mu.hist)
-		w.mu.Unlock()
-	}
+func (m *measurement) report(before, after mark) LifecycleReport {
 	seconds := (after.at - before.at).Seconds()
 	n := after.completed - before.completed
 	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
-	millis := func(q float64) float64 { return float64(hist.ValueAtQuantile(q)) / 1000 }
 	return LifecycleReport{
 		Rate: m.cfg.Rate, PayloadBytes: m.cfg.PayloadBytes, Batch: m.cfg.Batch,
 		Seconds: seconds, Completed: n, LifecyclesPerSecond: float64(n) / seconds,
-		P50Millis: millis(50), P99Millis: millis(99), P999Millis: millis(99.9), MaxMillis: float64(hist.Max()) / 1000,
+		SubmitAcked: m.submitLag.quantiles(), Leased: m.takeLag.quantiles(), Latency: m.endLag.quantiles(),
 		NodesCoreMicros: each(after.nodes - before.nodes), GeneratorCoreMicros: each(after.self - before.self),
 		NodesCores: (after.nodes - before.nodes).Seconds() / seconds, GeneratorCores: (after.self - before.self).Seconds() / seconds,
 		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(),
@@ -72,7 +62,12 @@ func (r LifecycleReport) print(out io.Writer) {
 	}
 	fmt.Fprintf(out, "three nodes, every submit and completion fsynced on a quorum; %d B inputs, batches of %d, %s; %d cores\n", r.PayloadBytes, r.Batch, load, r.Cores)
 	fmt.Fprintf(out, "  lifecycles            %.0f /s (%d in %.1f s)\n", r.LifecyclesPerSecond, r.Completed, r.Seconds)
-	fmt.Fprintf(out, "  submit to completion  p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f ms\n", r.P50Millis, r.P99Millis, r.P999Millis, r.MaxMillis)
+	for _, l := range []struct {
+		name string
+		q    Quantiles
+	}{{"submit acknowledged", r.SubmitAcked}, {"leased by a worker", r.Leased}, {"completed", r.Latency}} {
+		fmt.Fprintf(out, "  %-21s p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f ms after it was due\n", l.name, l.q.P50Millis, l.q.P99Millis, l.q.P999Millis, l.q.MaxMillis)
+	}
 	fmt.Fprintf(out, "  CPU per lifecycle     nodes %.1f core-µs, generator %.1f core-µs (%.2f and %.2f cores)\n", r.NodesCoreMicros, r.GeneratorCoreMicros, r.NodesCores, r.GeneratorCores)
 	if r.AskedAgain > 0 {
 		fmt.Fprintf(out, "  asked again           %d requests\n", r.AskedAgain)

@@ -67,7 +67,7 @@ func (m *measurement) submit(ctx, drain context.Context, sched *schedule, id int
 		for i := range specs {
 			specs[i] = m.spec(first+int64(i), due[i])
 		}
-		m.submitUntilAcked(drain, &at, first, specs)
+		m.submitUntilAcked(drain, &at, first, specs, due)
 	}
 }
 
@@ -132,7 +132,7 @@ func (m *measurement) spec(seq int64, due time.Duration) api.TaskSpec {
 
 // submitUntilAcked submits the tasks from sequence number first on, node after
 // node until all are acknowledged; at is the node to ask.
-func (m *measurement) submitUntilAcked(ctx context.Context, at *int, first int64, specs []api.TaskSpec) {
+func (m *measurement) submitUntilAcked(ctx context.Context, at *int, first int64, specs []api.TaskSpec, due []time.Duration) {
 	left := make([]int, len(specs)) // indexes not acknowledged yet
 	for i := range left {
 		left[i] = i
@@ -154,14 +154,16 @@ func (m *measurement) submitUntilAcked(ctx context.Context, at *int, first int64
 			pause(ctx, retryPause)
 			continue
 		}
-		again := left[:0]
+		again, acked := left[:0], make([]time.Duration, 0, len(left))
 		for k, i := range left {
 			if v := verdicts[k]; v.Error != nil {
 				again = append(again, i)
 				continue
 			}
 			m.acked.set(first + int64(i))
+			acked = append(acked, due[i])
 		}
+		m.record(&m.submitLag, m.since(), acked)
 		if left = again; len(left) > 0 {
 			m.failed.Add(1)
 			pause(ctx, retryPause)

@@ -8,16 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/quorate/quorate/chaos/wire"
 	"github.com/quorate/quorate/node/api"
-)
-
-// Latencies are kept in microseconds, up to ten minutes, to three digits.
-const (
-	maxLatency    = 10 * time.Minute
-	latencyDigits = 3
 )
 
 // settlesInFlight is how many batches a worker settles at once while it leases
@@ -31,16 +23,11 @@ type worker struct {
 	at    atomic.Int64 // index of the node it asks
 	slots chan struct{}
 	joins sync.WaitGroup
-	mu    struct {
-		sync.Mutex
-		hist *hdrhistogram.Histogram
-	}
 }
 
 func newWorker(m *measurement, i int) *worker {
 	w := &worker{m: m, id: fmt.Sprintf("bench-%d", i+1), slots: make(chan struct{}, settlesInFlight)}
 	w.at.Store(int64(i))
-	w.mu.hist = hdrhistogram.New(1, maxLatency.Microseconds(), latencyDigits)
 	return w
 }
 
@@ -84,8 +71,10 @@ var result = json.RawMessage(`{"done":true,"fill":"xxxxxxxxxxxxxxxxx"}`)
 
 // complete settles tasks until every verdict is known.
 func (w *worker) complete(ctx context.Context, tasks []api.Lease) {
+	m := w.m
 	inputs := make(map[string]input, len(tasks))
 	list := make([]api.Settlement, 0, len(tasks))
+	dues := make([]time.Duration, 0, len(tasks))
 	for _, t := range tasks {
 		var in input
 		if json.Unmarshal(t.Input, &in) != nil || in.Seq < 0 || in.Seq >= maxTasks {
@@ -93,51 +82,54 @@ func (w *worker) complete(ctx context.Context, tasks []api.Lease) {
 		}
 		inputs[t.TaskID] = in
 		list = append(list, api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete", Result: result})
+		dues = append(dues, in.Due)
 	}
+	m.record(&m.takeLag, m.since(), dues)
 	for len(list) > 0 && ctx.Err() == nil {
-		began := w.m.since()
+		began := m.since()
 		verdicts, err := call(ctx, func(ctx context.Context) ([]api.SettleVerdict, error) {
 			return w.node().Settle(ctx, w.id, list)
 		})
-		now := w.m.since()
+		now := m.since()
 		if err != nil {
-			w.m.failed.Add(1)
+			m.failed.Add(1)
 			w.at.Add(1)
 			pause(ctx, retryPause)
 			continue
 		}
 		var again []api.Settlement
-		w.mu.Lock()
+		dues = dues[:0]
 		for i, v := range verdicts {
-			if v.Error == nil {
-				w.completed(list[i].TaskID, inputs[list[i].TaskID], began, now)
-			} else if v.Error.Retry != api.RetryNo {
+			in := inputs[list[i].TaskID]
+			switch {
+			case v.Error == nil && m.done.set(in.Seq):
+				dues = append(dues, in.Due)
+				m.kill.completed(list[i].TaskID, began, now)
+			case v.Error != nil && v.Error.Retry != api.RetryNo:
 				again = append(again, list[i])
 			}
 		}
-		w.mu.Unlock()
+		m.finished(dues, now)
 		if list = again; len(list) > 0 {
-			w.m.failed.Add(1)
+			m.failed.Add(1)
 			pause(ctx, retryPause)
 		}
 	}
 }
 
-// completed counts a task once, however often it was worked on. Call with the
-// lock held.
-func (w *worker) completed(id string, in input, began, now time.Duration) {
-	if !w.m.done.set(in.Seq) {
+// finished counts tasks, each completed for the first time.
+func (m *measurement) finished(dues []time.Duration, now time.Duration) {
+	m.completed.Add(int64(len(dues)))
+	m.record(&m.endLag, now, dues)
+	if m.cfg.Rate > 0 {
 		return
 	}
-	w.m.completed.Add(1)
-	if w.m.cfg.Rate == 0 {
-		select {
-		case <-w.m.window:
-		default:
-		}
+	for range dues {
+		<-m.window
 	}
-	w.m.kill.completed(id, began, now)
-	if from, to := w.m.from.Load(), w.m.to.Load(); int64(in.Due) >= from && (to == 0 || int64(in.Due) < to) {
-		_ = w.mu.hist.RecordValue(min(max((now-in.Due).Microseconds(), 1), maxLatency.Microseconds())) // within the histogram's bounds
-	}
+}
+
+// record adds what falls within the measured time.
+func (m *measurement) record(l *latencies, now time.Duration, dues []time.Duration) {
+	l.record(now, m.from.Load(), m.to.Load(), dues)
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorate/quorate/chaos/wire"
@@ -41,6 +42,7 @@ type load struct {
 	h     *History
 	nodes []wire.Client
 	seed  uint64
+	calm  atomic.Bool // the faults are over: workers complete all they get
 }
 
 func (l *load) any(rng *rand.Rand) wire.Client { return l.nodes[rng.IntN(len(l.nodes))] }
@@ -205,6 +207,8 @@ func (w *worker) work(ctx context.Context, tasks []api.Lease) {
 	for _, t := range tasks {
 		s := api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete", Result: json.RawMessage(fmt.Sprintf(`"%s@%d"`, w.id, t.Epoch))}
 		switch draw := w.rng.IntN(100); {
+		case w.calm.Load():
+			now = append(now, s)
 		case draw < failShare:
 			s.Verdict, s.Result, s.Error = "fail", nil, "drawn to fail"
 			now = append(now, s)

@@ -182,6 +182,7 @@ func (r *run) underFaults(ctx context.Context, faults []fault, rep *RunReport) e
 	for kind, n := range nem.done {
 		rep.Faults[string(kind)] = n
 	}
+	l.calm.Store(true)
 	stopSubmit()
 	if err == nil {
 		subs.Wait() // every key is acknowledged
