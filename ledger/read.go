@@ -56,18 +56,17 @@ func (t *Tasks) Live(fn func(Brief) bool) {
 // look at; a caller that holds a lock should [Tasks.Scan] instead.
 func (t *Tasks) List(q Query) ([]Task, error) {
 	var out []Task
+	limit := q.Limit
 	for {
 		p, err := t.Scan(q)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, p.Tasks...)
-		if !p.More || q.Limit > 0 && len(out) >= q.Limit {
+		if q.Limit = limit - len(out); !p.More || limit > 0 && q.Limit <= 0 {
 			return out, nil
 		}
-		if q.Limit > 0 {
-			q.Limit -= len(p.Tasks)
-		}
+		q.Limit = max(q.Limit, 0)
 		q.After = p.Next
 	}
 }

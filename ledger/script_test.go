@@ -10,6 +10,18 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
+// TestControlScripts runs the golden scripts of the control shard.
+func TestControlScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata/control", func(t *testing.T, path string) {
+		s := newScript(t)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.parse(d)
+			return longRuns.ReplaceAllStringFunc(s.runControl(t, d.Cmd), func(m string) string { return fmt.Sprintf("<%d x>", len(m)) })
+		})
+		checkChain(t, ControlShard, s.journal.records, s.control.Head())
+	})
+}
+
 // TestTasksScripts runs the golden scripts of the task shard. Each directive
 // is a command (label=value arguments; task IDs are one-letter names) or one
 // of: checkpoint, freeze, thaw, restart, task, list, live, counts. The answer
@@ -18,11 +30,8 @@ func TestTasksScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/tasks", func(t *testing.T, path string) {
 		s := newScript(t)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			s.args = map[string]string{}
-			for _, a := range d.CmdArgs {
-				s.args[a.Key] = strings.Join(a.Vals, ",")
-			}
-			out := s.run(t, d.Cmd, strings.TrimSpace(d.Input))
+			s.parse(d)
+			out := s.run(t, d.Cmd)
 			checkInvariants(t, s.tasks)
 			return longRuns.ReplaceAllStringFunc(out, func(m string) string { return fmt.Sprintf("<%d x>", len(m)) })
 		})
@@ -50,6 +59,14 @@ func newScript(t *testing.T) *script {
 	s.tasks, s.journal = newTestTasks(t, 1, s.cold)
 	s.control = NewControl(s.cold, s.journal.append)
 	return s
+}
+
+func (s *script) parse(d *datadriven.TestData) {
+	s.args = map[string]string{}
+	for _, a := range d.CmdArgs {
+		s.args[a.Key] = strings.Join(a.Vals, ",")
+	}
+	s.now = s.num("now", s.now)
 }
 
 func (s *script) num(name string, otherwise int64) int64 {
@@ -154,8 +171,7 @@ func (s *script) command(name string) Command {
 	return nil
 }
 
-func (s *script) run(t *testing.T, cmd, input string) string {
-	s.now = s.num("now", s.now)
+func (s *script) run(t *testing.T, cmd string) string {
 	if c := s.command(cmd); c != nil {
 		s.index++
 		o, events := s.tasks.Apply(At{Index: s.index, Term: 1, TimeMillis: s.now}, c.Append(nil), nil)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync/atomic"
 	"testing"
 )
 
@@ -13,14 +14,14 @@ import (
 type memCold struct {
 	keys []string // sorted
 	rows map[string][]byte
-	gets int
+	gets atomic.Int64
 	fail error
 }
 
 func newMemCold() *memCold { return &memCold{rows: map[string][]byte{}} }
 
 func (c *memCold) Get(key []byte) ([]byte, bool, error) {
-	c.gets++
+	c.gets.Add(1)
 	v, ok := c.rows[string(key)]
 	return bytes.Clone(v), ok, c.fail
 }
@@ -55,16 +56,6 @@ func (c *memCold) write(puts []KV, deletes [][]byte) {
 		c.keys = append(c.keys, k)
 	}
 	slices.Sort(c.keys)
-}
-
-func (c *memCold) clone() *memCold {
-	d := newMemCold()
-	d.write(nil, nil)
-	for k, v := range c.rows {
-		d.rows[k] = v
-	}
-	d.keys = slices.Clone(c.keys)
-	return d
 }
 
 // uniqueKeys fails when a key is written twice or both written and deleted.
