@@ -257,11 +257,10 @@ func TestSlowPeerDoesNotBlockOthers(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		_, err := a.Call(ctx, 3, 0, msg)
-		return errors.Is(err, ErrOverloaded)
+		return errors.Is(err, ErrOverloaded) && overloaded && a.Peers()[1].Dropped > 0
 	})
-	st := a.Peers()[1]
-	if st.Dropped == 0 || !overloaded || st.QueuedBytes > 1<<20 {
-		t.Fatalf("dropped %d, overloaded %v, queued %d", st.Dropped, overloaded, st.QueuedBytes)
+	if n := a.Peers()[1].QueuedBytes; n > 1<<20 {
+		t.Fatalf("%d bytes queued, limit 1 MiB", n)
 	}
 	for i := range 100 {
 		a.Send(2, uint32(i), []byte("fast"))
