@@ -3,8 +3,11 @@ package raftstore
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,5 +106,31 @@ func BenchmarkPropose(b *testing.B) {
 			b.ReportMetric(float64(hist.ValueAtQuantile(99)), "p99-µs")
 			b.ReportMetric(float64(failed.Load()), "failed")
 		})
+	}
+}
+
+// BenchmarkIdle measures what three nodes with five shards each cost when nothing happens.
+func BenchmarkIdle(b *testing.B) {
+	w := benchCluster(b, 5)
+	<-time.After(3 * time.Second) // the last checkpoints
+	const span = 5 * time.Second
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := cpu()
+	<-time.After(span)
+	used := cpu() - before
+	b.ReportMetric(100*used.Seconds()/span.Seconds()/float64(len(w.nodes)), "%core/node")
+	if status, err := os.ReadFile("/proc/self/status"); err == nil {
+		for line := range strings.Lines(string(status)) {
+			var kib float64
+			if n, _ := fmt.Sscanf(line, "VmRSS: %f kB", &kib); n == 1 {
+				b.ReportMetric(kib/1024, "MiB-RSS-all-nodes")
+			}
+		}
 	}
 }

@@ -9,13 +9,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Limits that are part of the on-disk or wire format.
-const (
-	// MaxShards bounds Bootstrap.
-	MaxShards = 4096
-	// maxEntryBytes bounds one log entry: the largest command allowed and its header.
-	maxEntryBytes = 64<<20 + 64
-)
+// MaxShards bounds Bootstrap.
+const MaxShards = 4096
+
+// maxCommand bounds Config.MaxCommandBytes and Config.MaxBatchBytes.
+const maxCommand = 64 << 20
 
 // Config configures a Store. Zero means the default.
 type Config struct {
@@ -102,9 +100,9 @@ func (c Config) validate() error {
 	check(c.TickInterval > 0, "TickInterval %v is not positive", c.TickInterval)
 	check(c.HeartbeatTicks > 0, "HeartbeatTicks %d is not positive", c.HeartbeatTicks)
 	check(c.ElectionTicks > c.HeartbeatTicks, "ElectionTicks %d is not above HeartbeatTicks %d", c.ElectionTicks, c.HeartbeatTicks)
-	check(c.MaxCommandBytes > 0 && c.MaxCommandBytes <= 64<<20, "MaxCommandBytes %d is not in 1..64 MiB", c.MaxCommandBytes)
+	check(c.MaxCommandBytes > 0 && c.MaxCommandBytes <= maxCommand, "MaxCommandBytes %d is not in 1..64 MiB", c.MaxCommandBytes)
 	check(c.MaxBatchCommands > 0 && c.MaxBatchCommands <= maxCommandsPerEntry, "MaxBatchCommands %d is not in 1..%d", c.MaxBatchCommands, maxCommandsPerEntry)
-	check(c.MaxBatchBytes > 0 && c.MaxBatchBytes <= 64<<20, "MaxBatchBytes %d is not in 1..64 MiB", c.MaxBatchBytes)
+	check(c.MaxBatchBytes > 0 && c.MaxBatchBytes <= maxCommand, "MaxBatchBytes %d is not in 1..64 MiB", c.MaxBatchBytes)
 	check(c.MaxInflightEntries > 0, "MaxInflightEntries %d is not positive", c.MaxInflightEntries)
 	check(c.MailboxCommands > 0, "MailboxCommands %d is not positive", c.MailboxCommands)
 	check(c.MailboxBytes >= c.MaxCommandBytes, "MailboxBytes %d is below MaxCommandBytes %d", c.MailboxBytes, c.MaxCommandBytes)

@@ -379,7 +379,9 @@ func TestPowerCuts(t *testing.T) {
 				}
 			})
 		}
+		mu.Lock()
 		target := len(acked) + 50 + rng.IntN(300)
+		mu.Unlock()
 		eventually(t, "progress", func() bool { mu.Lock(); defer mu.Unlock(); return len(acked) > target })
 		// All at once: nothing acknowledged after its node's clone counts, so take what is acknowledged before.
 		mu.Lock()
@@ -400,7 +402,7 @@ func TestPowerCuts(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		acked = before
+		acked = before // the writers are gone
 		for id, n := range w.nodes {
 			n.cfg.FS = clones[id]
 			n.open(t)

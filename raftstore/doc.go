@@ -1,2 +1,67 @@
-// Package raftstore replicates commands and applies them durably, shard by shard.
+// Package raftstore replicates commands over etcd raft and applies them durably, shard by shard.
+//
+// # Types
+//
+// A Replica is one member of one raft group: synchronous, without goroutine or clock, its I/O behind Log and a few
+// functions. A Store drives one Replica per shard, each in a goroutine of its own, on two Pebble databases and flat
+// journals. The caller brings a Machine per shard, which turns commands into state and outcomes, and a Transport.
+//
+// # Life of a command
+//
+// Store.Propose puts it in the shard's mailbox. The shard's goroutine packs what is there into one entry (two entries
+// go at once, further ones when full, at most MaxInflightEntries), hands it to raft, sends it to the followers, and
+// while its own fsync runs applies what was committed before. A quorum's fsyncs commit it; Machine.Apply changes
+// memory and appends to the Journal; Done gets the outcome. Every two seconds Machine.Freeze says what changed: a
+// writer makes the journal durable, then ingests sorted tables with the changes and the applied index; only then the
+// log is truncated. After a crash the Machine is restored from there and the log is applied again.
+//
+// # Directory
+//
+//	log/      Pebble: raft entries and hard states of all shards; one write-ahead log, the only one fsynced per command
+//	state/    Pebble: state checkpoints, written by ingest only
+//	journal/  one file a shard; what counts ends where the state checkpoint says, replay appends the rest again
+//	marks     how far each log reached, outside Pebble
+//	staging/  unfinished tables and snapshots, emptied at open
+//
+// # Invariants, and where they are kept
+//
+//	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses after Log.Sync
+//	applied once, in order                                    Replica.apply; checkpoint key in the ingest (stateDB.write)
+//	applied index and state can't part                        one atomic Ingest per checkpoint
+//	journal durable before its log entries go                 shard.writeCheckpoint
+//	log truncated behind durable state only                   shard.checkpointWritten
+//	a command is lost only if another entry has its index     pendingBatches.take; otherwise ErrUnknown
+//	Lead only after an entry of the own term was applied      Replica.apply
+//	no stale read, also with one voter                        Replica.startReads; a context per attempt
+//	a log that lost its end is never opened                   marks, checked in disk.openShard, lowered before the log
+//	a flipped bit in a log is noticed                         FormatNewest, and disk.initialize replaces the first WAL
+//	data of another raft ID is refused                        disk.identify, readMarks
+//	a snapshot counts whole or not at all                     readSnapshot; shard.install and shardLog.finishInstall
+//	raft hears how every snapshot ended                       shard.startStream
+//	after a failed fsync nothing goes on                      pebbleLogger.Fatalf, Store.fatal
+//	every Done is called once                                 mailbox.close, Replica.Stop
+//
+// # Goroutines
+//
+//	name        owner   stops
+//	shard.run   Store   Close: after a last checkpoint; a fatal error: at once
+//	tick, marks Store   Close
+//	checkpoint  shard   when written; Close waits
+//	sender      shard   when streamed, or when Close ends its context; Close waits
+//	guard       Store   with the call it serves (Open, Bootstrap, Close): Pebble's fatal errors may end it
+//
+// # What was measured
+//
+// Three stores in one process on two cores, 128-byte commands, real disk (go test -bench .): about 0.5 M commands/s
+// with 8,192 in flight, 90,000/s with 64, one at a time p50 0.41 ms.
+//
+// Rejected: waiting for the own fsync before sending to the followers (a round trip more for a lone command); a
+// goroutine per shard for SyncWait (a wake-up more, and throughput within noise in the prototype); a Pebble snapshot
+// for streams (an excise takes keys away under it, an iterator keeps them).
+//
+// # What it does not do
+//
+// It routes nothing, knows no cluster beyond raft IDs, changes no membership yet (configuration changes in the log are
+// applied, nobody proposes them), and limits no bandwidth. Snapshots carry the whole journal. Damage in the last
+// moments of a log, since the marks were last written (marksInterval), looks like a crash in mid-write.
 package raftstore

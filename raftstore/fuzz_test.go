@@ -116,7 +116,7 @@ func TestSnapshotStream(t *testing.T) {
 			t.Fatalf("%d pairs: read %d, header %+v", pairs, len(got.keys), got.h)
 		}
 		// Every cut and every flipped bit is noticed.
-		step := max(1, len(b)/400)
+		step := max(1, len(b)/100)
 		for i := 0; i < len(b); i += step {
 			if err := readSnapshot(bytes.NewReader(b[:i]), &memorySink{}); err == nil {
 				t.Fatalf("%d pairs: accepted the first %d of %d bytes", pairs, i, len(b))

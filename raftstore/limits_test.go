@@ -47,8 +47,7 @@ func TestOverload(t *testing.T) {
 		t.Run(by, func(t *testing.T) {
 			block, entered := make(chan struct{}), make(chan struct{})
 			var once sync.Once
-			var l *lone
-			l = newLone(t, func(c *Config) {
+			l := newLone(t, func(c *Config) {
 				if by == "commands" {
 					c.MailboxCommands = 10
 				} else {

@@ -32,7 +32,6 @@ type scriptNode struct {
 	r    *Replica
 	out  *scriptGroup
 	name string
-	data map[string]string
 }
 
 func (n *scriptNode) Restore(Reader, []byte) error { return nil }
