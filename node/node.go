@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,14 +32,16 @@ type Node struct {
 	id     form.Identity
 	former *form.Former
 	peers  *peer.Transport
-	gossip *gossip.Gossip
+	gossip atomic.Pointer[gossip.Gossip] // nil until it is open; its callbacks may come before
 	server *http.Server
 	api    net.Listener
 
-	core    atomic.Pointer[core] // nil while forming, and on a gateway
-	gateway atomic.Bool
-	changed chan struct{} // capacity 1: gossip's members changed
-	fatal   chan error    // capacity 1
+	core     atomic.Pointer[core] // nil while forming, and on a gateway
+	gateway  atomic.Bool
+	opened   time.Time
+	refusals atomic.Int32  // by seeds
+	changed  chan struct{} // capacity 1: gossip's members changed
+	fatal    chan error    // capacity 1
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -66,7 +70,7 @@ func Open(cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("node: configuration: %w", err)
 	}
-	n := &Node{cfg: cfg, changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
+	n := &Node{cfg: cfg, opened: time.Now(), changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		n.Close()
@@ -103,11 +107,13 @@ func (n *Node) open() (err error) {
 		}
 	}
 	n.peers.Start()
-	n.gossip, err = gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
-		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, Logger: n.cfg.Logger})
+	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
+		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("gossip address: %w", err)
 	}
+	n.gossip.Store(g)
+	n.gossipChanged()
 	if c := n.core.Load(); c != nil {
 		c.start()
 		c.enter(n.APIAddr(), n.GossipAddr(), Version())
@@ -154,7 +160,6 @@ func (n *Node) form() {
 		n.fail(err)
 		return
 	}
-	n.cfg.Logger.Info("cluster formed", "layer", 5, "cluster", id.Cluster, "cluster_id", id.ClusterID.String(), "voters", len(id.Voters))
 	c := n.core.Load()
 	c.start()
 	c.enter(n.APIAddr(), n.GossipAddr(), Version())
@@ -177,7 +182,7 @@ func (n *Node) join(id form.Identity) error {
 }
 
 func (n *Node) setMeta(id form.Identity) {
-	if err := n.gossip.SetMeta(n.meta(id)); err != nil {
+	if err := n.gossip.Load().SetMeta(n.meta(id)); err != nil {
 		n.cfg.Logger.Warn("gossip does not carry this node's addresses", "layer", 3, "error", err)
 	}
 }
@@ -188,9 +193,9 @@ func (n *Node) meta(id form.Identity) gossip.Meta {
 
 // fail is the fail-stop: the process must end.
 func (n *Node) fail(err error) {
-	n.cfg.Logger.Error("this node stops: it can not go on safely", "layer", 5, "error", err)
 	select {
 	case n.fatal <- err:
+		n.cfg.Logger.Error("this node stops: it can not go on safely", "layer", 5, "error", err)
 	default:
 	}
 }
@@ -199,13 +204,18 @@ func (n *Node) fail(err error) {
 // with it.
 func (n *Node) Fatal() <-chan error { return n.fatal }
 
+// members are the nodes that gossip believes alive.
+func (n *Node) members() []gossip.Member {
+	if g := n.gossip.Load(); g != nil {
+		return g.Members()
+	}
+	return nil
+}
+
 // candidates are the nodes that forming may count on.
 func (n *Node) candidates() []form.Candidate {
-	if n.gossip == nil {
-		return nil
-	}
 	var out []form.Candidate
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.members() {
 		out = append(out, form.Candidate{RaftID: m.Meta.RaftID, NodeID: m.NodeID, PeerAddr: m.Meta.PeerAddr, ClusterID: m.Meta.ClusterID})
 	}
 	return out
@@ -219,10 +229,10 @@ func (n *Node) gossipChanged() {
 	default:
 	}
 	c := n.core.Load()
-	if c == nil || n.gossip == nil {
+	if c == nil {
 		return
 	}
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.members() {
 		for _, v := range c.id.Voters {
 			if v.RaftID == m.Meta.RaftID && v.RaftID != c.id.RaftID && m.Meta.PeerAddr != "" {
 				n.peers.SetPeer(v.RaftID, v.NodeID, m.Meta.PeerAddr)
@@ -235,19 +245,37 @@ func (n *Node) gossipChanged() {
 }
 
 // foreign handles a node of another cluster with the same name. A cluster at
-// work ignores it; a node that reaches nobody else was started in the wrong
-// place and stops.
+// work ignores it; a node that was told to join it, and reaches nobody of its
+// own cluster, was started in the wrong place and stops.
 func (n *Node) foreign(c *core, m gossip.Member) {
+	alone := len(c.id.Voters) > 1 || time.Since(n.opened) < strayTime
 	for _, v := range c.id.Voters {
-		if v.RaftID != c.id.RaftID && n.peers.Up(v.RaftID) {
-			n.cfg.Logger.Warn("a node of another cluster with the same name gossips here; it is ignored", "layer", 5, "peer", m.NodeID, "addr", m.Addr)
-			return
-		}
+		alone = alone && (v.RaftID == c.id.RaftID || !n.peers.Up(v.RaftID))
 	}
-	if len(c.id.Voters) > 1 && c.Ready() != nil {
-		n.fail(fmt.Errorf("data directory %s belongs to cluster %s, but the nodes at --join are cluster %s: start this node with the directory and addresses of one cluster",
-			n.cfg.DataDir, c.id.ClusterID, form.ID(m.Meta.ClusterID)))
+	if !alone || !slices.Contains(n.cfg.Join, m.Addr) || len(c.id.Voters) > 1 && c.Ready() == nil {
+		n.cfg.Logger.Warn("a node of another cluster with the same name gossips here; it is ignored", "layer", 5, "peer", m.NodeID, "addr", m.Addr)
+		return
 	}
+	n.fail(fmt.Errorf("data directory %s belongs to cluster %s, but the node at %s is of cluster %s: start this node with the directory and addresses of one cluster",
+		n.cfg.DataDir, c.id.ClusterID, m.Addr, form.ID(m.Meta.ClusterID)))
+}
+
+// A node that finds itself in the wrong place stops within strayTime of its
+// start, or after straySeeds refusals while it knows nobody.
+const (
+	strayTime  = 10 * time.Second
+	straySeeds = 3
+)
+
+// refusedBySeed handles a seed that is there but does not gossip with this
+// node: one that belongs to no cluster yet, and reaches nobody else, was given
+// the wrong cluster name.
+func (n *Node) refusedBySeed(seed string, err error) {
+	if n.core.Load() != nil || n.gateway.Load() || n.refusals.Add(1) < straySeeds || len(n.members()) > 1 {
+		return
+	}
+	n.fail(fmt.Errorf("the node at %s does not take this one in (%s): most likely it is not of cluster %q; give its cluster's name with --cluster",
+		seed, strings.Join(strings.Fields(err.Error()), " "), n.cfg.Cluster))
 }
 
 // conflict handles another process with this node's ID.
@@ -314,9 +342,9 @@ func (n *Node) Close() (err error) {
 		} else if n.api != nil {
 			n.api.Close()
 		}
-		if n.gossip != nil {
-			_ = n.gossip.Leave(500 * time.Millisecond) // peers notice by themselves
-			errs = append(errs, n.gossip.Close())
+		if g := n.gossip.Load(); g != nil {
+			_ = g.Leave(500 * time.Millisecond) // peers notice by themselves
+			errs = append(errs, g.Close())
 		}
 		if n.peers != nil {
 			errs = append(errs, n.peers.Close())
@@ -338,10 +366,10 @@ func (n *Node) PeerAddr() string { return n.peers.Addr().String() }
 
 // GossipAddr is the bound gossip address.
 func (n *Node) GossipAddr() string {
-	if n.gossip == nil {
-		return n.cfg.GossipAddr
+	if g := n.gossip.Load(); g != nil {
+		return g.Addr()
 	}
-	return n.gossip.Addr()
+	return n.cfg.GossipAddr
 }
 
 // NodeID is the node's name.
@@ -349,11 +377,11 @@ func (n *Node) NodeID() string { return n.id.NodeID }
 
 // Gateway lists the members' API base URLs when this process is a gateway.
 func (n *Node) Gateway() []string {
-	if !n.gateway.Load() && !n.id.Joined || n.gossip == nil {
+	if !n.gateway.Load() && !n.id.Joined {
 		return nil
 	}
 	var urls []string
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.members() {
 		if m.Meta.ClusterID != ([16]byte{}) && !m.Meta.Gateway && m.NodeID != n.id.NodeID {
 			urls = append(urls, "http://"+m.Meta.APIAddr)
 		}

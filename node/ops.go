@@ -148,7 +148,7 @@ func (n *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 	}
 	c := api.Cluster{Cluster: n.id.Cluster, NodeID: n.id.NodeID, Phase: "forming", Waiting: n.former.Waiting(), Version: Version(),
 		Nodes: []api.NodeStatus{}, Shards: []api.ShardStatus{}, Queue: []api.QueueStatus{}, Tasks: map[string]int{}, Agents: map[string]int{}}
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.members() {
 		c.Nodes = append(c.Nodes, api.NodeStatus{NodeID: m.NodeID, APIAddr: m.Meta.APIAddr, PeerAddr: m.Meta.PeerAddr, GossipAddr: m.Addr, State: "alive", Version: m.Meta.Version})
 	}
 	return c, nil
