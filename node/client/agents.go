@@ -2,12 +2,12 @@ package client
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -17,58 +17,83 @@ import (
 
 // Register enters an agent's manifest.
 func (c *Client) Register(ctx context.Context, m api.Manifest) (api.Agent, error) {
-	return post[api.Agent](c, ctx, "/v1/agents/register", m)
+	return post[api.Agent](ctx, c, answerWithin, "/v1/agents/register", m)
 }
 
 // Heartbeat says that an agent is alive.
 func (c *Client) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.HeartbeatAck, error) {
-	return post[api.HeartbeatAck](c, ctx, "/v1/agents/"+url.PathEscape(id)+"/heartbeat", h)
+	return post[api.HeartbeatAck](ctx, c, answerWithin, "/v1/agents/"+url.PathEscape(id)+"/heartbeat", h)
 }
 
 // Agent reads an agent.
 func (c *Client) Agent(ctx context.Context, id string) (api.Agent, error) {
-	return get[api.Agent](c, ctx, "/v1/agents/"+url.PathEscape(id), nil)
+	return get[api.Agent](ctx, c, answerWithin, "/v1/agents/"+url.PathEscape(id), nil)
 }
 
 // Agents lists a page of agents.
 func (c *Client) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, error) {
-	return get[api.AgentPage](c, ctx, "/v1/agents", query("action", f.Action, "target", f.Target, "fleet_id", f.FleetID, "state", f.State,
+	return get[api.AgentPage](ctx, c, answerWithin, "/v1/agents", query("action", f.Action, "target", f.Target, "fleet_id", f.FleetID, "state", f.State,
 		"limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
 }
 
 // Deregister removes an agent.
 func (c *Client) Deregister(ctx context.Context, id string) error {
-	return c.call(ctx, "DELETE", "/v1/agents/"+url.PathEscape(id), nil, nil)
+	return c.call(ctx, answerWithin, "DELETE", "/v1/agents/"+url.PathEscape(id), nil, nil)
 }
 
+// sessionSilence is how long a session may say nothing: three of the node's
+// pings.
+const sessionSilence = 15 * time.Second
+
+var errSilent = errors.New("client: the node went silent")
+
 // Session keeps an agent connected to one node and hands its events to on,
-// until ctx or the connection ends. The caller connects again, perhaps to
-// another node, with what it holds by then.
+// until ctx or the connection ends, which is always an error: the node's, when
+// it ended the session. The caller connects again, perhaps to another node,
+// with what it holds by then.
 func (c *Client) Session(ctx context.Context, id string, held []api.Held, on func(api.SessionEvent)) error {
-	body, err := json.Marshal(map[string]any{"held": held})
+	body, err := encode(map[string]any{"held": held})
 	if err != nil {
-		return fmt.Errorf("client: %w", err)
-	}
-	at := c.next.Load()
-	resp, err := c.send(ctx, c.urls[int(at)%len(c.urls)], "POST", "/v1/agents/"+url.PathEscape(id)+"/session", body)
-	if err != nil {
-		c.next.CompareAndSwap(at, at+1)
 		return err
 	}
-	if resp.StatusCode != 200 {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(sessionSilence, func() { cancel(errSilent) })
+	defer silent.Stop()
+	at := c.next.Load()
+	err = c.session(ctx, c.url(at), id, body, func(ev api.SessionEvent) {
+		silent.Reset(sessionSilence)
+		on(ev)
+	})
+	if !errors.As(err, new(*api.Error)) || repeatable(err) {
+		c.next.CompareAndSwap(at, at+1)
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		return errSilent
+	}
+	return err
+}
+
+func (c *Client) session(ctx context.Context, base, id string, body []byte, on func(api.SessionEvent)) error {
+	resp, err := c.send(ctx, base, "POST", "/v1/agents/"+url.PathEscape(id)+"/session", body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
 		return read(resp, nil)
 	}
 	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
+	lines := json.NewDecoder(resp.Body)
+	for {
 		var ev api.SessionEvent
-		if err := json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &ev); err != nil {
-			return fmt.Errorf("client: session event: %w", err)
+		if err := lines.Decode(&ev); err != nil {
+			return fmt.Errorf("client: session: %w", err)
+		}
+		if ev.Type == "end" && ev.Error != nil {
+			return ev.Error
 		}
 		on(ev)
 	}
-	c.next.CompareAndSwap(at, at+1)
-	return lines.Err()
 }
 
 func auditQuery(f api.AuditFilter) url.Values {
@@ -88,7 +113,7 @@ func auditQuery(f api.AuditFilter) url.Values {
 
 // Audit lists a page of records.
 func (c *Client) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error) {
-	return get[api.RecordPage](c, ctx, "/v1/audit", auditQuery(f))
+	return get[api.RecordPage](ctx, c, answerWithin, "/v1/audit", auditQuery(f))
 }
 
 // Export streams records with the bytes their hashes cover to fn, from one
@@ -98,12 +123,9 @@ func (c *Client) Export(ctx context.Context, f api.AuditFilter, fn func(api.Reco
 	if q := auditQuery(f); len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	resp, err := c.send(ctx, c.urls[int(c.next.Load())%len(c.urls)], "GET", path, nil)
+	resp, err := c.open(ctx, path)
 	if err != nil {
 		return err
-	}
-	if resp.StatusCode != 200 {
-		return read(resp, nil)
 	}
 	defer resp.Body.Close()
 	d := json.NewDecoder(bufio.NewReaderSize(resp.Body, 64<<10))
@@ -120,25 +142,45 @@ func (c *Client) Export(ctx context.Context, f api.AuditFilter, fn func(api.Reco
 	}
 }
 
+// open begins a stream at the first node that offers it.
+func (c *Client) open(ctx context.Context, path string) (*http.Response, error) {
+	var last error
+	for range c.urls {
+		at := c.next.Load()
+		resp, err := c.send(ctx, c.url(at), "GET", path, nil)
+		if err == nil && resp.StatusCode == http.StatusOK {
+			return resp, nil
+		}
+		if err == nil {
+			err = read(resp, nil)
+		}
+		if last = better(last, err); !repeatable(err) {
+			break
+		}
+		c.next.CompareAndSwap(at, at+1)
+	}
+	return nil, ended(ctx, last)
+}
+
 // LedgerHeads is where the answering node's chains end.
 func (c *Client) LedgerHeads(ctx context.Context) ([]api.LedgerHead, error) {
 	v, err := get[struct {
 		Heads []api.LedgerHead `json:"heads"`
-	}](c, ctx, "/v1/audit/heads", nil)
+	}](ctx, c, answerWithin, "/v1/audit/heads", nil)
 	return v.Heads, err
 }
 
 // VerifyLedger has the answering node recompute its chains.
 func (c *Client) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
-	return get[api.LedgerVerification](c, ctx, "/v1/audit/verify", nil)
+	return get[api.LedgerVerification](ctx, c, verifyWithin, "/v1/audit/verify", nil)
 }
 
 // Cluster is the whole picture.
 func (c *Client) Cluster(ctx context.Context) (api.Cluster, error) {
-	return get[api.Cluster](c, ctx, "/v1/cluster", nil)
+	return get[api.Cluster](ctx, c, answerWithin, "/v1/cluster", nil)
 }
 
 // Doctor is the layer-by-layer health report.
 func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
-	return get[api.Doctor](c, ctx, "/v1/doctor", nil)
+	return get[api.Doctor](ctx, c, answerWithin, "/v1/doctor", nil)
 }

@@ -1,9 +1,3 @@
-// Package client speaks a Quorate node's HTTP interface from Go.
-//
-// A [Client] is given one or more nodes and uses any that answers. What is
-// safe to repeat is repeated until the context ends: reads, and changes that
-// carry a key or an epoch, so a submit without an idempotency key gets one. An
-// error that a node answered is an *api.Error. The package starts no goroutine.
 package client
 
 import (
@@ -11,10 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,11 +20,12 @@ import (
 
 // Client speaks to a cluster. It is safe for concurrent use.
 type Client struct {
-	urls  []string
-	http  *http.Client
-	actor string
-	token string
-	next  atomic.Uint32 // the node that answered last
+	urls     []string
+	http     *http.Client
+	actor    string
+	token    string
+	patience time.Duration
+	next     atomic.Uint32 // counts on from the node that answered last
 }
 
 // Config of a Client. Zero fields take the default.
@@ -42,6 +35,9 @@ type Config struct {
 	Actor string   // who acts, for the ledger; default the remote address
 	// MaxConns bounds the idle connections kept to each node; default 256.
 	MaxConns int
+	// Patience is how long a call is repeated, counted from its first failure;
+	// default: until its context ends.
+	Patience time.Duration
 }
 
 // New makes a client.
@@ -52,7 +48,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 256
 	}
-	c := &Client{actor: cfg.Actor, token: cfg.Token}
+	c := &Client{actor: cfg.Actor, token: cfg.Token, patience: cfg.Patience}
 	for _, u := range cfg.URLs {
 		if !strings.Contains(u, "://") {
 			u = "http://" + u
@@ -73,62 +69,29 @@ func New(cfg Config) (*Client, error) {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Pauses between attempts: doubling with full jitter.
-const (
-	firstPause = 20 * time.Millisecond
-	lastPause  = time.Second
-)
+// url is the node that a count stands for.
+func (c *Client) url(at uint32) string { return c.urls[int(at)%len(c.urls)] }
 
-// call does one operation, at whichever node answers, until it is decided or
-// ctx ends. out may be nil.
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
-			return fmt.Errorf("client: %w", err)
-		}
+func encode(in any) ([]byte, error) {
+	if in == nil {
+		return nil, nil
 	}
-	pause := firstPause
-	var last error
-	for {
-		for range c.urls {
-			at := c.next.Load()
-			resp, err := c.send(ctx, c.urls[int(at)%len(c.urls)], method, path, body)
-			if err == nil {
-				err = read(resp, out)
-				if err == nil || !repeatable(err) {
-					return err
-				}
-			}
-			if ctx.Err() != nil {
-				return ended(ctx, last, err)
-			}
-			last = err
-			c.next.CompareAndSwap(at, at+1)
-		}
-		t := time.NewTimer(pause/2 + mathrand.N(pause/2))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return ended(ctx, last, nil)
-		case <-t.C:
-		}
-		pause = min(2*pause, lastPause)
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
 	}
+	return b, nil
 }
 
-// ended is the error of a call that its context ended: what the nodes said
-// last, if they said anything.
-func ended(ctx context.Context, last, now error) error {
-	var e *api.Error
-	if errors.As(last, &e) {
-		return e
+// attempt asks one node once.
+func (c *Client) attempt(ctx context.Context, within time.Duration, base, method, path string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("client: %s did not answer within %v", base, within))
+	defer cancel()
+	resp, err := c.send(ctx, base, method, path, body)
+	if err != nil {
+		return err
 	}
-	if last == nil {
-		last = now
-	}
-	return fmt.Errorf("client: no answer from any node: %w (last: %w)", ctx.Err(), last)
+	return read(resp, out)
 }
 
 func (c *Client) send(ctx context.Context, base, method, path string, body []byte) (*http.Response, error) {
@@ -175,16 +138,6 @@ func read(resp *http.Response, out any) error {
 	return nil
 }
 
-// repeatable says that an operation may be sent again: it was certainly not
-// done, or repeating it is harmless.
-func repeatable(err error) bool {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		return true // the connection broke; every operation here is idempotent
-	}
-	return e.Retry == api.RetryLater || e.Retry == api.RetrySameKey
-}
-
 func newKey() string { return "auto-" + rand.Text() }
 
 // Submit declares one task. Without an idempotency key it gets one, so that
@@ -194,39 +147,36 @@ func (c *Client) Submit(ctx context.Context, spec api.TaskSpec) (api.SubmitVerdi
 		spec.IdempotencyKey = newKey()
 	}
 	var v api.SubmitVerdict
-	err := c.call(ctx, "POST", "/v1/tasks", spec, &v)
+	err := c.call(ctx, answerWithin, "POST", "/v1/tasks", spec, &v)
 	return v, err
 }
 
-// SubmitBatch declares many tasks; each gets its own verdict, in order.
+// SubmitBatch declares up to api.MaxBatch tasks; each gets its own verdict, in
+// order. Those without an idempotency key get one, in specs itself.
 func (c *Client) SubmitBatch(ctx context.Context, specs []api.TaskSpec) ([]api.SubmitVerdict, error) {
 	for i := range specs {
 		if specs[i].IdempotencyKey == "" {
 			specs[i].IdempotencyKey = newKey()
 		}
 	}
-	var out struct {
-		Tasks []api.SubmitVerdict `json:"tasks"`
-	}
-	if err := c.call(ctx, "POST", "/v1/tasks", specs, &out); err != nil {
-		return nil, err
-	}
-	if len(out.Tasks) != len(specs) {
-		return nil, fmt.Errorf("client: %d verdicts for %d tasks", len(out.Tasks), len(specs))
-	}
-	return out.Tasks, nil
+	return each(ctx, c, specs, func(specs []api.TaskSpec) ([]api.SubmitVerdict, error) {
+		v, err := post[struct {
+			Tasks []api.SubmitVerdict `json:"tasks"`
+		}](ctx, c, answerWithin, "/v1/tasks", specs)
+		return v.Tasks, err
+	}, func(v api.SubmitVerdict) *api.Error { return v.Error })
 }
 
-func get[T any](c *Client, ctx context.Context, path string, q url.Values) (v T, err error) {
+func get[T any](ctx context.Context, c *Client, within time.Duration, path string, q url.Values) (v T, err error) {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	err = c.call(ctx, "GET", path, nil, &v)
+	err = c.call(ctx, within, "GET", path, nil, &v)
 	return v, err
 }
 
-func post[T any](c *Client, ctx context.Context, path string, in any) (v T, err error) {
-	err = c.call(ctx, "POST", path, in, &v)
+func post[T any](ctx context.Context, c *Client, within time.Duration, path string, in any) (v T, err error) {
+	err = c.call(ctx, within, "POST", path, in, &v)
 	return v, err
 }
 
@@ -244,10 +194,10 @@ func query(pairs ...string) url.Values {
 // Task reads a task, waiting up to wait (at most a minute) for its end.
 func (c *Client) Task(ctx context.Context, id string, wait time.Duration) (api.Task, error) {
 	q := url.Values{}
-	if wait > 0 {
-		q.Set("wait", min(wait, time.Minute).String())
+	if wait = max(min(wait, time.Minute), 0); wait > 0 {
+		q.Set("wait", wait.String())
 	}
-	return get[api.Task](c, ctx, "/v1/tasks/"+url.PathEscape(id), q)
+	return get[api.Task](ctx, c, answerWithin+wait, "/v1/tasks/"+url.PathEscape(id), q)
 }
 
 // Wait reads a task when it has ended, or ctx ends.
@@ -262,52 +212,52 @@ func (c *Client) Wait(ctx context.Context, id string) (api.Task, error) {
 
 // Tasks lists a page of tasks.
 func (c *Client) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error) {
-	return get[api.TaskPage](c, ctx, "/v1/tasks", query("state", strings.Join(f.States, ","), "fleet_id", f.FleetID, "action", f.Action,
+	return get[api.TaskPage](ctx, c, answerWithin, "/v1/tasks", query("state", strings.Join(f.States, ","), "fleet_id", f.FleetID, "action", f.Action,
 		"target", f.Target, "agent_id", f.AgentID, "session_id", f.SessionID, "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
 }
 
 // Why says where a task stands and what it waits for.
 func (c *Client) Why(ctx context.Context, id string) (api.Why, error) {
-	return get[api.Why](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/why", nil)
+	return get[api.Why](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/why", nil)
 }
 
 // Cancel ends a task.
 func (c *Client) Cancel(ctx context.Context, id, reason string) (api.Task, error) {
-	return post[api.Task](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/cancel", map[string]string{"reason": reason})
+	return post[api.Task](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/cancel", map[string]string{"reason": reason})
 }
 
 // Retry makes an ended, not completed task ready again.
 func (c *Client) Retry(ctx context.Context, id string) (api.Task, error) {
-	return post[api.Task](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/retry", struct{}{})
+	return post[api.Task](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/retry", struct{}{})
 }
 
 // Lease takes work for an agent.
 func (c *Client) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, error) {
-	return post[api.Leases](c, ctx, "/v1/leases", req)
+	return post[api.Leases](ctx, c, answerWithin+time.Duration(req.WaitSeconds*float64(time.Second)), "/v1/leases", req)
 }
 
 // Renew prolongs a lease; Start and Progress do so too.
 func (c *Client) Renew(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
-	return post[api.Renewal](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/renew", cl)
+	return post[api.Renewal](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/renew", cl)
 }
 
 // Start marks a held task running.
 func (c *Client) Start(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
-	return post[api.Renewal](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/start", cl)
+	return post[api.Renewal](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/start", cl)
 }
 
 // Progress reports progress on a held task.
 func (c *Client) Progress(ctx context.Context, id string, cl api.Claim) (api.Renewal, error) {
-	return post[api.Renewal](c, ctx, "/v1/tasks/"+url.PathEscape(id)+"/progress", cl)
+	return post[api.Renewal](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/progress", cl)
 }
 
-// Settle ends held tasks; each gets its own verdict, in order.
+// Settle ends held tasks, up to api.MaxBatch; each gets its own verdict, in
+// order.
 func (c *Client) Settle(ctx context.Context, agentID string, list []api.Settlement) ([]api.SettleVerdict, error) {
-	v, err := post[struct {
-		Outcomes []api.SettleVerdict `json:"outcomes"`
-	}](c, ctx, "/v1/leases/settle", map[string]any{"agent_id": agentID, "outcomes": list})
-	if err == nil && len(v.Outcomes) != len(list) {
-		err = fmt.Errorf("client: %d verdicts for %d settlements", len(v.Outcomes), len(list))
-	}
-	return v.Outcomes, err
+	return each(ctx, c, list, func(list []api.Settlement) ([]api.SettleVerdict, error) {
+		v, err := post[struct {
+			Outcomes []api.SettleVerdict `json:"outcomes"`
+		}](ctx, c, answerWithin, "/v1/leases/settle", map[string]any{"agent_id": agentID, "outcomes": list})
+		return v.Outcomes, err
+	}, func(v api.SettleVerdict) *api.Error { return v.Error })
 }

@@ -23,6 +23,10 @@ const (
 	exitDataErr    = 65 // EX_DATAERR of sysexits.h: the input is wrong, another attempt will not help
 )
 
+// pipeWait is how long a process outside the group may keep the output open
+// after the command's end.
+const pipeWait = time.Second
+
 // command runs the command once, in a process group of its own that ends with
 // it or with ctx.
 func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
@@ -38,7 +42,7 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 		"QUORATE_ACTION="+t.Action, "QUORATE_TARGET="+t.Target, "QUORATE_ATTEMPT="+strconv.Itoa(t.Attempt),
 		"QUORATE_IDEMPOTENCY_KEY="+t.IdempotencyKey, "QUORATE_AGENT_ID="+a.cfg.Manifest.AgentID, "QUORATE_FLEET_ID="+t.FleetID)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = time.Second // a grandchild that keeps the pipes open does not keep the task
+	cmd.WaitDelay = pipeWait
 	if err := cmd.Start(); err != nil {
 		return failed("command does not start: %v", err)
 	}
@@ -47,27 +51,31 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		err = a.kill(cmd.Process.Pid, done)
-		if err == nil {
-			err = errors.New("stopped")
-		}
-		return failed("%v: %s", context.Cause(ctx), strings.TrimSpace(stderr.String()))
+		a.kill(cmd.Process.Pid, done)
+		return failed("%v: %s", context.Cause(ctx), stderr)
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
+	return verdict(err, stdout, stderr)
+}
+
+// verdict is what a command's end says.
+func verdict(err error, stdout *head, stderr *tail) api.Settlement {
+	out := result(bytes.TrimSpace(stdout.buf.Bytes()))
+	over := stdout.over || len(out) > MaxResultBytes
 	var exit *exec.ExitError
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
-		if stdout.over {
+		if over {
 			s := failed("the result is over %d bytes", MaxResultBytes)
 			s.NoRetry = true
 			return s
 		}
-		return api.Settlement{Verdict: "complete", Result: result(bytes.TrimSpace(stdout.buf.Bytes()))}
+		return api.Settlement{Verdict: "complete", Result: out}
 	case errors.As(err, &exit):
-		s := failed("%v: %s", err, strings.TrimSpace(stderr.String()))
+		s := failed("%v: %s", err, stderr)
 		s.NoRetry = exit.ExitCode() == exitDataErr
-		if !stdout.over {
-			s.Result = result(bytes.TrimSpace(stdout.buf.Bytes()))
+		if !over {
+			s.Result = out
 		}
 		return s
 	}
@@ -79,17 +87,16 @@ func failed(format string, args ...any) api.Settlement {
 }
 
 // kill ends a process group: politely, and after the grace for good.
-func (a *Agent) kill(pid int, done <-chan error) error {
+func (a *Agent) kill(pid int, done <-chan error) {
 	_ = syscall.Kill(-pid, syscall.SIGTERM) // gone already is fine, as below
 	t := time.NewTimer(a.cfg.Grace)
 	defer t.Stop()
 	select {
-	case err := <-done:
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-		return err
+	case <-done:
+		_ = syscall.Kill(-pid, syscall.SIGKILL) // those in the group that stayed
 	case <-t.C:
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
-		return <-done
+		<-done
 	}
 }
 
@@ -121,4 +128,4 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string { return strings.ToValidUTF8(string(t.buf), "") }
+func (t *tail) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(t.buf), "")) }
