@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/gossip"
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/internal/form"
 	"github.com/quorate/quorate/node/internal/peer"
@@ -108,7 +109,7 @@ func (n *Node) open() (err error) {
 	}
 	n.peers.Start()
 	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
-		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Logger: n.cfg.Logger})
+		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Known: n.knownGossip, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("gossip address: %w", err)
 	}
@@ -175,10 +176,7 @@ func (n *Node) join(id form.Identity) error {
 	}
 	c.metrics.registry.MustRegister(gauges{c})
 	n.core.Store(c)
-	if n.id.ClusterID.IsZero() {
-		return n.peers.SetCluster(id.ClusterID)
-	}
-	return nil
+	return n.peers.SetCluster(id.ClusterID)
 }
 
 func (n *Node) setMeta(id form.Identity) {
@@ -203,6 +201,23 @@ func (n *Node) fail(err error) {
 // Fatal delivers the reason when the node can not go on: the process must end
 // with it.
 func (n *Node) Fatal() <-chan error { return n.fatal }
+
+// knownGossip lists the other members' gossip addresses, as they entered them:
+// after a full partition gossip finds back through them.
+func (n *Node) knownGossip() (addrs []string) {
+	c := n.core.Load()
+	if c == nil {
+		return nil
+	}
+	c.control.view(func(ctl *ledger.Control) {
+		for _, x := range ctl.Nodes() {
+			if x.RaftID != c.id.RaftID && x.GossipAddr != "" {
+				addrs = append(addrs, x.GossipAddr)
+			}
+		}
+	})
+	return addrs
+}
 
 // members are the nodes that gossip believes alive.
 func (n *Node) members() []gossip.Member {
