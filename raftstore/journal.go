@@ -33,6 +33,7 @@ type journal struct {
 		size   int64  // including buf
 		buf    []byte // not written yet: the last len(buf) bytes
 		closed bool
+		err    error // the first failed write: there is a hole since, so nothing may become durable
 		refs   map[vfs.File]int // readers; a replaced file is closed by its last one
 	}
 }
@@ -100,9 +101,11 @@ func (j *journal) flushLocked() error {
 	if j.mu.closed {
 		return ErrStopped
 	}
-	_, err := j.mu.file.WriteAt(j.mu.buf, j.mu.size-int64(len(j.mu.buf)))
+	if j.mu.err == nil {
+		_, j.mu.err = j.mu.file.WriteAt(j.mu.buf, j.mu.size-int64(len(j.mu.buf)))
+	}
 	j.mu.buf = j.mu.buf[:0]
-	return err
+	return j.mu.err
 }
 
 func (j *journal) Size() int64 {
@@ -127,7 +130,7 @@ func (j *journal) acquire() (vfs.File, int64, error) {
 	if j.mu.closed {
 		return nil, 0, ErrStopped
 	}
-	if err := j.flushLocked(); err != nil {
+	if err := errors.Join(j.mu.err, j.flushLocked()); err != nil {
 		return nil, 0, err
 	}
 	j.mu.refs[j.mu.file]++

@@ -95,14 +95,21 @@ func (s *Store) closeFiles() error {
 }
 
 func (s *Store) openShards(n uint32) error {
+	shards := make([]*shard, 0, n)
 	for id := range n {
 		sh, err := s.openShard(id)
 		if err != nil {
+			for _, sh := range shards {
+				err = errors.Join(err, sh.journal.close())
+			}
 			return fmt.Errorf("shard %d: %w", id, err)
 		}
-		s.shards = append(s.shards, sh)
+		shards = append(shards, sh)
 	}
-	return nil
+	s.life.Lock() // a database may fail in the background already
+	defer s.life.Unlock()
+	s.shards = shards
+	return s.life.err
 }
 
 func (s *Store) openShard(id uint32) (*shard, error) {
@@ -201,11 +208,12 @@ func (s *Store) fatal(err error) {
 		s.life.err = err
 		close(s.failed)
 	}
+	shards := s.shards
 	s.life.Unlock()
 	if !first {
 		return
 	}
-	for _, sh := range s.shards {
+	for _, sh := range shards {
 		sh.mail.finish(true)
 	}
 	s.cfgOnFatal(err)
