@@ -272,10 +272,6 @@ func (n *core) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error
 	return page, nil
 }
 
-// listChunk is how many candidates one look at the ledger takes, so that a
-// rare filter does not hold its lock for long.
-const listChunk = 2000
-
 // tasksHere lists one shard on its leader. Whether a ready task is assigned or
 // running only the desk knows, so those states filter after the overlay.
 func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error) {
@@ -286,7 +282,7 @@ func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error)
 	if _, err := n.store.ReadIndex(ctx, q.Shard); err != nil {
 		return listAnswer{}, err
 	}
-	lq := ledger.Query{Fleet: q.Filter.FleetID, Action: q.Filter.Action, Target: q.Filter.Target, Session: q.Filter.SessionID, Limit: listChunk}
+	lq := ledger.Query{Fleet: q.Filter.FleetID, Action: q.Filter.Action, Target: q.Filter.Target, Session: q.Filter.SessionID}
 	want := map[string]bool{}
 	for _, s := range q.Filter.States {
 		want[s] = true
@@ -299,27 +295,26 @@ func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error)
 	copy(lq.After[:], q.After)
 	out := listAnswer{}
 	for {
-		var ts []ledger.Task
+		var page ledger.Page
 		var err error
-		m.view(func(t *ledger.Tasks) { ts, err = t.List(lq) })
+		m.view(func(t *ledger.Tasks) { page, err = t.Scan(lq) })
 		if err != nil {
 			return out, errInternal(err)
 		}
-		for i := range ts {
-			lq.After = ts[i].ID
-			t := n.renderTask(&ts[i])
+		for i := range page.Tasks {
+			t := n.renderTask(&page.Tasks[i])
 			if len(want) > 0 && !want[t.State] || q.Filter.AgentID != "" && t.AgentID != q.Filter.AgentID {
 				continue
 			}
 			if out.Tasks = append(out.Tasks, t); len(out.Tasks) == q.Filter.Limit {
-				out.Last = bytes.Clone(lq.After[:])
+				out.Last = bytes.Clone(page.Tasks[i].ID[:])
 				return out, nil
 			}
 		}
-		if len(ts) < listChunk {
+		if !page.More {
 			return out, nil
 		}
-		if ctx.Err() != nil {
+		if lq.After = page.Next; ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 	}
