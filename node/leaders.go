@@ -40,15 +40,3 @@ func (l *leaders) of(shard uint32) (uint64, <-chan struct{}) {
 	defer l.mu.Unlock()
 	return l.mu.of[shard], l.mu.changed
 }
-
-// led counts the shards of n that id leads.
-func (l *leaders) led(id uint64) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, x := range l.mu.of {
-		if x == id {
-			n++
-		}
-	}
-	return n
-}
