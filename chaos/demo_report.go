@@ -133,7 +133,7 @@ func printDemo(out io.Writer, r DemoReport, well bool) {
 	fmt.Fprintf(out, "\nThe cluster goes on. Talk to it:\n  export QUORATE_API=%s\n", strings.Join(r.APIs, ","))
 	fmt.Fprint(out, "  bin/quorate status\n  bin/quorate task list --limit 5\n  bin/quorate ledger verify\n")
 	pids := strings.Trim(fmt.Sprint(r.PIDs), "[]")
-	fmt.Fprintf(out, "End it:\n  kill %s; rm -r %s\n", pids, r.Dir)
+	fmt.Fprintf(out, "End it:\n  kill %s\n  rm -rf %s\n", pids, r.Dir)
 }
 
 func yes(b bool) string {

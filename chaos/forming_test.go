@@ -83,6 +83,18 @@ func refused(t *testing.T, n *proc.Node, reasons ...string) {
 	}
 }
 
+// awaitLog waits until a node's log says something.
+func awaitLog(t *testing.T, n *proc.Node, what string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for !strings.Contains(string(proc.LogTail(n.Log(), 16<<10)), what) {
+		if !pause(ctx, 50*time.Millisecond) {
+			t.Fatalf("%s does not say %q; its log ends:\n%s", n.ID, what, proc.LogTail(n.Log(), 2048))
+		}
+	}
+}
+
 // TestRefusals restarts nodes of a formed cluster in ways that must not work;
 // after each the node comes back the right way.
 func TestRefusals(t *testing.T) {
@@ -106,6 +118,16 @@ func TestRefusals(t *testing.T) {
 		refused(t, n, "cluster", "elsewhere", "quorate")
 		n.Cluster = ""
 		backAgain(t, n)
+	})
+	t.Run("new node with another cluster's name", func(t *testing.T) {
+		stranger := newCluster(t, 1, 3).Nodes()[0]
+		stranger.ID, stranger.Cluster = "n9", "elsewhere"
+		stranger.Join = []string{c.Nodes()[0].Gossip, c.Nodes()[1].Gossip}
+		startNode(t, stranger)
+		awaitLog(t, stranger, "same cluster") // it may yet find its own: it waits, and says why
+		if err := stranger.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("data directory held by another process", func(t *testing.T) {
 		other := newCluster(t, 1, 1).Nodes()[0]
