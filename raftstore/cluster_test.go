@@ -314,11 +314,13 @@ func (n *testNode) open(tb testing.TB) {
 // crash stops a node as a power cut would: only what was synced stays.
 func (n *testNode) crash(tb testing.TB) {
 	tb.Helper()
+	n.net.setCut(n.id, true) // what it says after that moment nobody may hear
 	fs := n.clone()
 	s := n.store.Swap(nil)
 	if err := s.stop(true); err != nil {
 		tb.Errorf("stop %d: %v", n.id, err)
 	}
+	n.net.setCut(n.id, false)
 	n.cfg.FS = fs
 	for _, o := range n.net.nodes {
 		if s := o.store.Load(); s != nil {

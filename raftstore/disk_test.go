@@ -390,6 +390,9 @@ func TestPowerCuts(t *testing.T) {
 			before[k] = v
 		}
 		mu.Unlock()
+		for id := range w.nodes {
+			w.setCut(id, true) // what a node says after its clone nobody may hear
+		}
 		clones := map[uint64]*vfs.MemFS{}
 		percent := rng.IntN(101)
 		for id, n := range w.nodes {
@@ -403,6 +406,9 @@ func TestPowerCuts(t *testing.T) {
 		}
 		wg.Wait()
 		acked = before // the writers are gone
+		for id := range w.nodes {
+			w.setCut(id, false)
+		}
 		for id, n := range w.nodes {
 			n.cfg.FS = clones[id]
 			n.open(t)

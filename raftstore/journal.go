@@ -33,7 +33,7 @@ type journal struct {
 		size   int64  // including buf
 		buf    []byte // not written yet: the last len(buf) bytes
 		closed bool
-		err    error // the first failed write: there is a hole since, so nothing may become durable
+		err    error            // the first failed write: there is a hole since, so nothing may become durable
 		refs   map[vfs.File]int // readers; a replaced file is closed by its last one
 	}
 }

@@ -17,11 +17,12 @@ const marksInterval = time.Second
 // Store holds the replicas of this process: one goroutine per shard, one write-ahead log for all of them.
 type Store struct {
 	*disk
-	env    shardEnv
-	shards []*shard // by number; fixed by Open or Bootstrap
-	cancel context.CancelFunc
-	work   sync.WaitGroup // checkpoint writers, snapshot senders
-	loops  sync.WaitGroup // ticker, marks writer
+	env     shardEnv
+	shards  []*shard // by number; fixed by Open or Bootstrap
+	cancel  context.CancelFunc
+	onFatal func(error)
+	work    sync.WaitGroup // checkpoint writers, snapshot senders
+	loops   sync.WaitGroup // ticker, marks writer
 
 	started   atomic.Bool
 	receiving sync.Map      // shard → true while a snapshot for it is being received
@@ -30,6 +31,7 @@ type Store struct {
 	life      struct {
 		sync.Mutex
 		closed bool
+		opened bool
 		err    error // the fatal one
 	}
 }
@@ -41,7 +43,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("raftstore: config: %w", err)
 	}
-	s := &Store{quit: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{onFatal: cfg.OnFatal, quit: make(chan struct{}), failed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	err := s.guard(func() error {
@@ -108,8 +110,14 @@ func (s *Store) openShards(n uint32) error {
 	}
 	s.life.Lock() // a database may fail in the background already
 	defer s.life.Unlock()
-	s.shards = shards
-	return s.life.err
+	if s.life.err != nil {
+		for _, sh := range shards {
+			_ = sh.journal.close() // the fatal error is the one to report
+		}
+		return s.life.err
+	}
+	s.shards, s.life.opened = shards, true
+	return nil
 }
 
 func (s *Store) openShard(id uint32) (*shard, error) {
@@ -208,7 +216,7 @@ func (s *Store) fatal(err error) {
 		s.life.err = err
 		close(s.failed)
 	}
-	shards := s.shards
+	shards, opened := s.shards, s.life.opened
 	s.life.Unlock()
 	if !first {
 		return
@@ -216,12 +224,8 @@ func (s *Store) fatal(err error) {
 	for _, sh := range shards {
 		sh.mail.finish(true)
 	}
-	s.cfgOnFatal(err)
-}
-
-func (s *Store) cfgOnFatal(err error) {
-	if s.disk != nil { // nil: Open itself fails, and returns its error
-		s.cfg.OnFatal(err)
+	if opened { // otherwise Open fails with it
+		s.onFatal(err)
 	}
 }
 
