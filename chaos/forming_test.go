@@ -95,9 +95,9 @@ func awaitLog(t *testing.T, n *proc.Node, what string) {
 	}
 }
 
-// TestRefusals restarts nodes of a formed cluster in ways that must not work;
-// after each the node comes back the right way.
-func TestRefusals(t *testing.T) {
+// formedThree is a cluster of three running nodes.
+func formedThree(t *testing.T) *proc.Cluster {
+	t.Helper()
 	c := newCluster(t, 3, 3)
 	for _, n := range c.Nodes() {
 		startNode(t, n)
@@ -105,11 +105,18 @@ func TestRefusals(t *testing.T) {
 	if err := c.AwaitFormed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// TestRefusals starts nodes beside a formed cluster in ways that must not
+// work; after each the cluster is what it was.
+func TestRefusals(t *testing.T) {
+	c := formedThree(t)
+	join := []string{c.Nodes()[0].Gossip, c.Nodes()[1].Gossip}
 	before, err := c.Nodes()[0].View(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-
 	t.Run("another cluster's name", func(t *testing.T) {
 		n := c.Nodes()[2]
 		n.Kill()
@@ -119,40 +126,15 @@ func TestRefusals(t *testing.T) {
 		n.Cluster = ""
 		backAgain(t, n)
 	})
-	t.Run("new node with another cluster's name", func(t *testing.T) {
-		stranger := newCluster(t, 1, 3).Nodes()[0]
-		stranger.ID, stranger.Cluster = "n9", "elsewhere"
-		stranger.Join = []string{c.Nodes()[0].Gossip, c.Nodes()[1].Gossip}
-		startNode(t, stranger)
-		awaitLog(t, stranger, "same cluster") // it may yet find its own: it waits, and says why
-		if err := stranger.Stop(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
 	t.Run("data directory held by another process", func(t *testing.T) {
 		other := newCluster(t, 1, 1).Nodes()[0]
 		other.Data, other.ID = c.Nodes()[0].Data, c.Nodes()[0].ID
 		startNode(t, other)
 		refused(t, other, "data directory", "another process")
 	})
-	t.Run("data directory of another cluster", func(t *testing.T) {
-		foreign := newCluster(t, 1, 1)
-		f := foreign.Nodes()[0]
-		f.ID = "n9"
-		startNode(t, f)
-		if err := foreign.AwaitFormed(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Stop(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		f.Join = []string{c.Nodes()[0].Gossip, c.Nodes()[1].Gossip}
-		startNode(t, f)
-		refused(t, f, "cluster")
-	})
 	t.Run("node ID in use", func(t *testing.T) {
 		twin := newCluster(t, 1, 3).Nodes()[0]
-		twin.ID, twin.Join = "n1", []string{c.Nodes()[0].Gossip, c.Nodes()[1].Gossip}
+		twin.ID, twin.Join = "n1", join
 		startNode(t, twin)
 		refused(t, twin, "n1")
 	})
@@ -166,6 +148,8 @@ func TestRefusals(t *testing.T) {
 		n.Data = data
 		backAgain(t, n)
 	})
+	t.Run("data directory of another cluster", func(t *testing.T) { foreignDirectory(t, join) })
+	t.Run("new node with another cluster's name", func(t *testing.T) { stranger(t, join) })
 
 	after, err := c.Nodes()[0].View(t.Context())
 	if err != nil {
@@ -173,6 +157,35 @@ func TestRefusals(t *testing.T) {
 	}
 	if after.ClusterID != before.ClusterID || len(after.Nodes) != len(before.Nodes) {
 		t.Errorf("after all that: cluster %s with %d nodes, was %s with %d", after.ClusterID, len(after.Nodes), before.ClusterID, len(before.Nodes))
+	}
+}
+
+// foreignDirectory sends a node that has been a cluster of its own to join.
+func foreignDirectory(t *testing.T, join []string) {
+	foreign := newCluster(t, 1, 1)
+	f := foreign.Nodes()[0]
+	f.ID = "n9"
+	startNode(t, f)
+	if err := foreign.AwaitFormed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.Join = join
+	startNode(t, f)
+	refused(t, f, "cluster")
+}
+
+// stranger sends a new node that names another cluster. It may yet find its
+// own: it waits, and says why.
+func stranger(t *testing.T, join []string) {
+	n := newCluster(t, 1, 3).Nodes()[0]
+	n.ID, n.Cluster, n.Join = "n9", "elsewhere", join
+	startNode(t, n)
+	awaitLog(t, n, "same cluster")
+	if err := n.Stop(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
