@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
@@ -15,7 +18,7 @@ import (
 
 // cli is every command and flag.
 type cli struct {
-	Config kong.ConfigFlag `help:"YAML file with flags as keys (data-dir: /var/lib/quorate). QUORATE_* and flags win over it." placeholder:"FILE"`
+	Config kong.ConfigFlag `env:"-" help:"YAML file with flags as keys (data-dir: /var/lib/quorate). QUORATE_* and flags win over it." placeholder:"FILE"`
 
 	Start   startCmd   `cmd:"" help:"Run a node."`
 	Dev     devCmd     `cmd:"" help:"Run a whole cluster in this process, on loopback, for trying things."`
@@ -37,10 +40,13 @@ type cli struct {
 type apiFlags struct {
 	API   []string `name:"api" help:"Nodes' API addresses, comma-separated." default:"http://127.0.0.1:7700" env:"QUORATE_API"`
 	Token string   `help:"Bearer token." env:"QUORATE_TOKEN"`
+	// Patience is counted from the first failure: a long wait for an answer is
+	// not impatience.
+	Patience time.Duration `default:"10s" help:"How long to try again while no node gives a decision; 0 for ever."`
 }
 
 func (f apiFlags) client() (*client.Client, error) {
-	c, err := client.New(client.Config{URLs: f.API, Token: f.Token})
+	c, err := client.New(client.Config{URLs: f.API, Token: f.Token, Patience: f.Patience})
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -49,7 +55,7 @@ func (f apiFlags) client() (*client.Client, error) {
 
 // laterCmd is a verb of the contract that this version does not do.
 type laterCmd struct {
-	Args []string `arg:"" optional:"" hidden:""`
+	Args []string `arg:"" optional:"" hidden:"" passthrough:""`
 }
 
 func (laterCmd) Run(k *kong.Context) error {
@@ -93,10 +99,10 @@ func (y *yamlResolver) Validate(app *kong.Application) error {
 	return nil
 }
 
-// Resolve implements kong.Resolver.
+// Resolve implements kong.Resolver. What the environment sets, it leaves.
 func (y *yamlResolver) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
 	v, ok := y.values[f.Name]
-	if !ok {
+	if !ok || slices.ContainsFunc(f.Envs, func(name string) bool { _, set := os.LookupEnv(name); return set }) {
 		return nil, nil
 	}
 	if list, ok := v.([]any); ok {

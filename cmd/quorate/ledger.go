@@ -83,7 +83,7 @@ func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
 	}
 	table(con.out, "RECORD TIME VERB TASK CHANGE WHO EPOCH CODE DETAIL", rows)
 	if p.NextCursor != "" {
-		fmt.Fprintf(con.err, "more: --cursor %s\n", p.NextCursor)
+		fmt.Fprintf(con.err, "more: --cursor=%s\n", p.NextCursor)
 	}
 	return nil
 }
@@ -109,15 +109,22 @@ func (c *ledgerExportCmd) Run(ctx context.Context, con console) error {
 
 type ledgerVerifyCmd struct {
 	apiFlags `embed:""`
+	All      bool `help:"Every member of the cluster, not only the nodes of --api."`
 	JSON     bool `name:"json" help:"Print JSON."`
 }
 
 // Run has every given node verify its chains; the first bad record of each
 // shard is named, and nodes that differ at equal length are an error.
 func (c *ledgerVerifyCmd) Run(ctx context.Context, con console) error {
+	if c.All {
+		if err := c.members(ctx); err != nil {
+			return err
+		}
+	}
 	var all []api.LedgerVerification
 	for _, url := range c.API {
-		one := apiFlags{API: []string{url}, Token: c.Token}
+		one := c.apiFlags
+		one.API = []string{url}
 		cl, err := one.client()
 		if err != nil {
 			return err
@@ -149,6 +156,26 @@ func (c *ledgerVerifyCmd) Run(ctx context.Context, con console) error {
 		table(con.out, "NODE SHARD RECORDS HEAD STATE", rows)
 	}
 	return compare(all)
+}
+
+// members takes the addresses of the cluster's members.
+func (c *ledgerVerifyCmd) members(ctx context.Context) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	v, err := cl.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	c.API = nil
+	for _, n := range v.Nodes {
+		if n.Role == "member" {
+			c.API = append(c.API, n.APIAddr)
+		}
+	}
+	return nil
 }
 
 // compare finds a bad record, or two nodes whose heads of equal length differ.

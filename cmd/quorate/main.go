@@ -49,6 +49,9 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	if file, ok := os.LookupEnv("QUORATE_CONFIG"); ok { // kong reads the file only when it sees the flag
+		args = append([]string{"--config", file}, args...) // one given behind it wins
+	}
 	k, err := parser.Parse(args)
 	if exited >= 0 { // --help
 		return exited
@@ -59,6 +62,7 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends a process that does not end
 	k.BindTo(ctx, (*context.Context)(nil))
 	return report(errw, k.Run(console{in, out, errw}))
 }

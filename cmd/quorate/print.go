@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // printJSON is what --json prints: one indented value.
@@ -16,15 +17,33 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table prints aligned columns under a header.
+// table prints aligned columns under a header; colours take no width.
 func table(w io.Writer, header string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	rows = append([][]string{strings.Fields(header)}, rows...)
+	var widths []int
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		for i, cell := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width(cell))
+		}
 	}
-	_ = t.Flush() // the writer's error is the terminal's
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			line.WriteString(cell)
+			if i < len(r)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-width(cell)+2))
+			}
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
 }
+
+var escape = regexp.MustCompile("\x1b\\[[0-9]*m")
+
+func width(s string) int { return utf8.RuneCountInString(escape.ReplaceAllString(s, "")) }
 
 func ago(t *time.Time) string {
 	if t == nil || t.IsZero() {

@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
 
 	"github.com/quorate/quorate/node"
+	"github.com/quorate/quorate/node/api"
 )
 
 type logFlags struct {
@@ -53,14 +55,14 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
 		MaxPayloadBytes: c.MaxPayload, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
 	if err != nil {
-		return err
+		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}
 	select {
 	case <-ctx.Done():
 		return n.Close()
 	case err := <-n.Fatal():
 		_ = n.Close() // the reason matters more
-		return err
+		return api.Errorf(500, 5, "node_stopped", api.RetryNo, "%v", err).WithHint("the node's log has more")
 	}
 }
 
@@ -92,7 +94,10 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 			}
 		}
 	}()
-	fatal := make(chan error, 8)
+	fatal, broken := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer broken(nil)
 	var join []string
 	for i := range c.Nodes {
 		cfg := node.Config{DataDir: filepath.Join(dir, "node"+strconv.Itoa(i+1)), NodeID: "node" + strconv.Itoa(i+1),
@@ -100,35 +105,46 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 			Join: join, BootstrapExpect: c.Nodes, Logger: c.logger(con.err)}
 		n, err := node.Open(cfg)
 		if err != nil {
-			return err
+			return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 		}
 		nodes = append(nodes, n)
 		join = append(join, n.GossipAddr())
-		go func() { // ends with the process: Fatal delivers at most one reason
-			if err, ok := <-n.Fatal(); ok {
-				fatal <- err
+		watching.Go(func() {
+			select {
+			case err := <-n.Fatal():
+				broken(api.Errorf(500, 5, "node_stopped", api.RetryNo, "%s: %v", n.NodeID(), err))
+			case <-fatal.Done():
 			}
-		}()
+		})
 		fmt.Fprintf(con.out, "%s  http://%s\n", n.NodeID(), n.APIAddr())
 	}
+	if awaitReady(fatal, nodes) {
+		fmt.Fprintf(con.out, "ready: export QUORATE_API=http://%s; stop with Ctrl-C\n", nodes[0].APIAddr())
+		<-fatal.Done()
+	}
+	if ctx.Err() != nil {
+		return nil // the signal
+	}
+	return context.Cause(fatal)
+}
+
+// readyPoll is how often a forming node is looked at: it has no event to wait
+// for from outside.
+const readyPoll = 20 * time.Millisecond
+
+func awaitReady(ctx context.Context, nodes []*node.Node) bool {
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
 	for _, n := range nodes {
 		for n.Ready() != nil {
 			select {
 			case <-ctx.Done():
-				return nil
-			case err := <-fatal:
-				return err
-			case <-time.After(50 * time.Millisecond): // forming has no event to wait for from outside
+				return false
+			case <-tick.C:
 			}
 		}
 	}
-	fmt.Fprintf(con.out, "ready: export QUORATE_API=http://%s; stop with Ctrl-C\n", nodes[0].APIAddr())
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-fatal:
-		return err
-	}
+	return true
 }
 
 // freeOr is the wanted address if it is free.
@@ -144,10 +160,15 @@ func freeOr(other string, want bool, addr string) string {
 	return addr
 }
 
-type versionCmd struct{}
+type versionCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
 
 // Run prints the version.
-func (versionCmd) Run(con console) error {
+func (c versionCmd) Run(con console) error {
+	if c.JSON {
+		return printJSON(con.out, map[string]string{"version": node.Version()})
+	}
 	fmt.Fprintln(con.out, "quorate", node.Version())
 	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -122,79 +121,6 @@ func readInput(s string, in io.Reader) (json.RawMessage, error) {
 		return nil, fmt.Errorf("--input is not JSON: %.60s", b)
 	}
 	return b, nil
-}
-
-// fileChunk is how many lines go in one request.
-const fileChunk = 256
-
-func (c *submitCmd) file(ctx context.Context, con console, cl *client.Client) error {
-	in := con.in
-	if c.File != "-" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return usageError{err}
-		}
-		defer f.Close()
-		in = f
-	}
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 4<<20)
-	var specs []api.TaskSpec
-	accepted, replayed, refused, line := 0, 0, 0, 0
-	flush := func() error {
-		if len(specs) == 0 {
-			return nil
-		}
-		vs, err := cl.SubmitBatch(ctx, specs)
-		if err != nil {
-			return err
-		}
-		for i, v := range vs {
-			switch {
-			case v.Error != nil:
-				refused++
-				fmt.Fprintf(con.err, "line %d: %v\n", line-len(specs)+i+1, v.Error)
-			case v.Replayed:
-				replayed++
-			default:
-				accepted++
-			}
-			if c.JSON {
-				if err := json.NewEncoder(con.out).Encode(v); err != nil {
-					return err
-				}
-			}
-		}
-		specs = specs[:0]
-		return nil
-	}
-	for lines.Scan() {
-		line++
-		var s api.TaskSpec
-		d := json.NewDecoder(bytes.NewReader(lines.Bytes()))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&s); err != nil {
-			return usageError{fmt.Errorf("%s line %d: %w", c.File, line, err)}
-		}
-		if specs = append(specs, s); len(specs) == fileChunk {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return err
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	if !c.JSON {
-		fmt.Fprintf(con.out, "%d accepted, %d known already, %d refused\n", accepted, replayed, refused)
-	}
-	if refused > 0 {
-		return api.Errorf(422, 5, "some_refused", api.RetryNo, "%d of %d tasks were refused", refused, line)
-	}
-	return nil
 }
 
 type taskCmd struct {
@@ -321,8 +247,8 @@ type taskListCmd struct {
 	apiFlags `embed:""`
 	State    []string `help:"Only these states."`
 	Fleet    string   `help:"Only this fleet."`
-	Action   string   `help:"Only this action."`
-	Target   string   `help:"Only this target."`
+	Action   string   `env:"-" help:"Only this action."` // an exec agent's command has QUORATE_ACTION set
+	Target   string   `env:"-" help:"Only this target."`
 	Agent    string   `help:"Only of this agent."`
 	Session  string   `help:"Only of this session."`
 	Limit    int      `default:"100" help:"1 to 1000."`
@@ -351,7 +277,7 @@ func (c *taskListCmd) Run(ctx context.Context, con console) error {
 	}
 	table(con.out, "TASK STATE CAPABILITY PRIORITY ATTEMPTS AGENT AGE ERROR", rows)
 	if p.NextCursor != "" {
-		fmt.Fprintf(con.err, "more: --cursor %s\n", p.NextCursor)
+		fmt.Fprintf(con.err, "more: --cursor=%s\n", p.NextCursor)
 	}
 	return nil
 }
