@@ -1,0 +1,137 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/sched"
+)
+
+// The desk, scripted: testdata/desk holds what it is told and what it does.
+func TestDeskScript(t *testing.T) {
+	datadriven.Walk(t, "testdata/desk", func(t *testing.T, path string) {
+		s := &deskScript{handles: map[ledger.TaskID]sched.Handle{}}
+		s.desk = newDesk(1, func(list []ready) {
+			for _, r := range list {
+				i := uint32(r.handle)
+				id := s.desk.mu.slots[i].brief.ID
+				s.handles[id] = r.handle
+				fmt.Fprintf(&s.out, "push %s %s band %d\n", name(id), r.capability, r.band)
+			}
+		})
+		datadriven.RunTest(t, path, s.run)
+	})
+}
+
+type deskScript struct {
+	desk    *desk
+	handles map[ledger.TaskID]sched.Handle
+	now     int64
+	out     strings.Builder
+}
+
+const scriptStart = 1_700_000_000_000
+
+func taskNamed(s string) ledger.TaskID { return ledger.NewTaskID(1, scriptStart, uint64(s[0])) }
+func name(id ledger.TaskID) string     { return string(rune(id[15])) }
+
+var verdictNames = map[claimVerdict]string{claimHolds: "holds", claimStale: "stale", claimUnknown: "unknown", claimNoDesk: "no desk"}
+
+func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
+	s.out.Reset()
+	var task, agent, state string
+	var epoch, term uint64
+	var now, notBefore, deadline, ended int64
+	lease := int64(60_000)
+	for _, a := range d.CmdArgs {
+		for key, to := range map[string]any{"task": &task, "agent": &agent, "state": &state, "epoch": &epoch, "term": &term, "now": &now,
+			"notbefore": &notBefore, "deadline": &deadline, "ended": &ended, "lease": &lease} {
+			if a.Key == key {
+				a.Scan(t, 0, to)
+			}
+		}
+	}
+	if now > 0 {
+		s.now = now
+	}
+	at := scriptStart + s.now
+	var id ledger.TaskID
+	brief := ledger.Brief{Fleet: "f", Capability: "do:it", Priority: ledger.PriorityNormal, LeaseMillis: lease, Epoch: uint64(ended)}
+	if task != "" {
+		id = taskNamed(task)
+		brief.ID = id
+	}
+	if notBefore > 0 {
+		brief.NotBeforeMillis = scriptStart + notBefore
+	}
+	if deadline > 0 {
+		brief.DeadlineMillis = scriptStart + deadline
+	}
+	switch d.Cmd {
+	case "lead":
+		s.desk.lead(term, func(func(ledger.Brief) bool) {})
+	case "follow":
+		s.desk.follow()
+	case "open":
+		var reports []report
+		if task != "" {
+			reports = append(reports, report{id: id, agent: agent, node: 9, epoch: epoch})
+		}
+		s.desk.open(term, reports, at)
+	case "event":
+		var err error
+		if brief.State, err = ledger.ParseState(state); err != nil {
+			t.Fatal(err)
+		}
+		s.desk.applied([]ledger.Event{{Brief: brief}})
+	case "lease":
+		for _, g := range s.desk.leaseTo([]sched.Handle{s.handles[id]}, agent, 9, "", at, nil) {
+			fmt.Fprintf(&s.out, "granted %s epoch %s attempt %d\n", name(g.id), epochText(g.epoch), g.attempt)
+		}
+	case "renew":
+		h, v := s.desk.renew(id, agent, 9, epoch, false, nil, at)
+		fmt.Fprintf(&s.out, "%s", verdictNames[v])
+		if v == claimHolds {
+			fmt.Fprintf(&s.out, " until %d", h.expires-scriptStart)
+		}
+		s.out.WriteByte('\n')
+	case "settle":
+		_, _, _, v := s.desk.settling(id, agent, epoch, at)
+		fmt.Fprintln(&s.out, verdictNames[v])
+	case "confirm":
+		s.desk.confirm(id, epoch)
+	case "giveback":
+		s.desk.giveBack(id, epoch)
+	case "due":
+		s.commands(s.desk.due(at))
+	case "lost":
+		s.commands(s.desk.lost(agent))
+	default:
+		t.Fatalf("unknown command %s", d.Cmd)
+	}
+	if s.out.Len() == 0 {
+		return "nothing\n"
+	}
+	return s.out.String()
+}
+
+func epochText(e uint64) string {
+	return fmt.Sprintf("%d (term %d, %d)", e, e>>epochTermShift, e&(1<<epochTermShift-1))
+}
+
+func (s *deskScript) commands(cmds []ledger.Command) {
+	for _, c := range cmds {
+		switch c := c.(type) {
+		case *ledger.Expire:
+			fmt.Fprintf(&s.out, "propose expire %s of %s epoch %d: %s\n", name(c.ID), c.Agent, c.Epoch, c.Reason)
+		case *ledger.Due:
+			fmt.Fprintf(&s.out, "propose due %s\n", name(c.ID))
+		case *ledger.Timeout:
+			fmt.Fprintf(&s.out, "propose timeout %s\n", name(c.ID))
+		}
+	}
+}
