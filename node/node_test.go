@@ -17,14 +17,18 @@ func TestLifecycleAcrossNodes(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3, nil)
 	c.register(c.nodes[1], "a", "vet:*")
-	got := make(chan api.Lease, 1)
-	go func() {
-		ls, err := c.nodes[1].Lease(t.Context(), api.LeaseRequest{AgentID: "a", WaitSeconds: 20})
-		if err == nil && len(ls.Tasks) == 1 {
-			got <- ls.Tasks[0]
-		}
-		close(got)
-	}()
+	waiting := func() <-chan api.Lease {
+		got := make(chan api.Lease, 1)
+		go func() {
+			defer close(got)
+			ls, err := c.nodes[1].Lease(t.Context(), api.LeaseRequest{AgentID: "a", WaitSeconds: 20})
+			if err == nil && len(ls.Tasks) == 1 {
+				got <- ls.Tasks[0]
+			}
+		}()
+		return got
+	}
+	got := waiting()
 	for i := range 6 { // both shards, so that some are led elsewhere
 		id := c.submit(c.nodes[0], api.TaskSpec{Action: "vet", Target: "go", Input: []byte(`{"x":1}`), IdempotencyKey: fmt.Sprint(i)})
 		l, ok := <-got
@@ -57,14 +61,7 @@ func TestLifecycleAcrossNodes(t *testing.T) {
 		if x := <-ended; x.State != "completed" || string(x.Result) != `"r"` || x.Attempts != 1 {
 			t.Fatalf("waited for %+v", x)
 		}
-		got = make(chan api.Lease, 1)
-		go func() {
-			defer close(got)
-			ls, err := c.nodes[1].Lease(t.Context(), api.LeaseRequest{AgentID: "a", WaitSeconds: 20})
-			if err == nil && len(ls.Tasks) == 1 {
-				got <- ls.Tasks[0]
-			}
-		}()
+		got = waiting()
 	}
 	c.submit(c.nodes[0], api.TaskSpec{Action: "vet", Target: "go"})
 	<-got
