@@ -49,7 +49,7 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	if file, ok := os.LookupEnv("QUORATE_CONFIG"); ok { // kong reads the file only when it sees the flag
+	if file := os.Getenv("QUORATE_CONFIG"); file != "" { // kong reads the file only when it sees the flag
 		args = append([]string{"--config", file}, args...) // one given behind it wins
 	}
 	k, err := parser.Parse(args)

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -74,6 +75,9 @@ type devCmd struct {
 
 // Run runs a cluster in this process until a signal.
 func (c *devCmd) Run(ctx context.Context, con console) error {
+	if c.Nodes < 1 || c.Nodes > node.MaxVoters || c.Nodes%2 == 0 {
+		return usageError{fmt.Errorf("--nodes %d: want 1, 3, 5 or 7", c.Nodes)}
+	}
 	dir := c.DataDir
 	if dir == "" {
 		tmp, err := os.MkdirTemp("", "quorate-dev-")
@@ -100,10 +104,17 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 	defer broken(nil)
 	var join []string
 	for i := range c.Nodes {
-		cfg := node.Config{DataDir: filepath.Join(dir, "node"+strconv.Itoa(i+1)), NodeID: "node" + strconv.Itoa(i+1),
-			APIAddr: freeOr("127.0.0.1:0", i == 0, "127.0.0.1:7700"), PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+		name := "node" + strconv.Itoa(i+1)
+		cfg := node.Config{DataDir: filepath.Join(dir, name), NodeID: name, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 			Join: join, BootstrapExpect: c.Nodes, Logger: c.logger(con.err)}
+		if i == 0 {
+			cfg.APIAddr = "127.0.0.1:7700" // where clients look
+		}
 		n, err := node.Open(cfg)
+		if errors.Is(err, syscall.EADDRINUSE) && i == 0 {
+			cfg.APIAddr = "127.0.0.1:0"
+			n, err = node.Open(cfg)
+		}
 		if err != nil {
 			return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 		}
@@ -145,19 +156,6 @@ func awaitReady(ctx context.Context, nodes []*node.Node) bool {
 		}
 	}
 	return true
-}
-
-// freeOr is the wanted address if it is free.
-func freeOr(other string, want bool, addr string) string {
-	if !want {
-		return other
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return other
-	}
-	l.Close()
-	return addr
 }
 
 type versionCmd struct {

@@ -52,7 +52,7 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	case err = <-done:
 	case <-ctx.Done():
 		a.kill(cmd.Process.Pid, done)
-		return failed("%v: %s", context.Cause(ctx), stderr)
+		return failed("%v%s", context.Cause(ctx), stderr)
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
 	return verdict(err, stdout, stderr)
@@ -72,7 +72,7 @@ func verdict(err error, stdout *head, stderr *tail) api.Settlement {
 		}
 		return api.Settlement{Verdict: "complete", Result: out}
 	case errors.As(err, &exit):
-		s := failed("%v: %s", err, stderr)
+		s := failed("%v%s", err, stderr)
 		s.NoRetry = exit.ExitCode() == exitDataErr
 		if !over {
 			s.Result = out
@@ -128,4 +128,11 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string { return strings.TrimSpace(strings.ToValidUTF8(string(t.buf), "")) }
+// String is the tail behind a colon, or nothing.
+func (t *tail) String() string {
+	s := strings.TrimSpace(strings.ToValidUTF8(string(t.buf), ""))
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
