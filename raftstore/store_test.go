@@ -193,12 +193,17 @@ func TestTransferLeader(t *testing.T) {
 
 func shortLog(c *Config) { c.LogRetainEntries, c.LogRetainMax = 8, 16 }
 
-// fillPast writes until the log is truncated beyond what a node that is away has.
+// fillPast writes until all logs are truncated beyond what a node that is away has.
 func (w *network) fillPast(index uint64) {
 	w.tb.Helper()
 	for i := 0; ; i++ {
 		w.must(0, fmt.Sprintf("fill%d=%s", i%500, strings.Repeat("x", i%300)))
-		if w.leader(0).store.Load().Status()[0].FirstIndex > index+1 {
+		short := true
+		for _, n := range w.nodes {
+			s := n.store.Load()
+			short = short && (s == nil || s.Status()[0].FirstIndex > index+1)
+		}
+		if short {
 			return
 		}
 		if i > 5000 {
