@@ -1,9 +1,14 @@
 package sched
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Handle names a task to its owner; opaque here.
@@ -17,66 +22,122 @@ type Band uint8
 
 const (
 	bands = 4
-	// takeRun is how many handles are taken from one queue before the queues
-	// are compared again.
+	// DefaultAgingMillis is how much longer than a task of the next band a task
+	// waits before it goes first.
+	DefaultAgingMillis = 10_000
+	// takeRun is how many handles are taken from one queue while others wait to
+	// be compared with it again.
 	takeRun = 32
-	// rankChoices is how many waiting workers are compared for a task; the best
-	// of a few is close to the best of all (Mitzenmacher 2001) and bounds Push.
-	rankChoices = 16
 )
 
 // Config of a Scheduler. Zero fields take the default.
 type Config struct {
-	// NowMillis is the clock that handles' ready times are of. Required.
+	// NowMillis is the clock that ready times are of; default the wall clock. A
+	// ready time beyond it counts as now.
 	NowMillis func() int64
-	// OnBacklog is called, outside every lock, after a push that no waiting
-	// worker took. It must not block.
+	// OnBacklog is called, with no lock held, after work was queued that no
+	// waiting worker took; then not again before the next call of Depths. It
+	// runs on the pusher's goroutine and must not block.
 	OnBacklog func()
-	// AgingMillis is how long a task waits before it counts one band higher;
-	// default 10,000.
+	// AgingMillis: a task is taken before one of the next higher band that
+	// became ready so much later; default DefaultAgingMillis.
 	AgingMillis int64
-	// WeightSuccess and WeightLoad rank workers: success·ws − load·wl; default 1
-	// and 0.3.
-	WeightSuccess, WeightLoad float64
+	// WeightSuccess, WeightLoad and WeightTrust rank workers by
+	// success·ws + trust·wt − load·wl. Default, when all are 0: 1, 0.3 and 0.3.
+	WeightSuccess, WeightLoad, WeightTrust float64
+}
+
+func (c Config) withDefaults() Config {
+	if c.NowMillis == nil {
+		c.NowMillis = func() int64 { return time.Now().UnixMilli() }
+	}
+	if c.OnBacklog == nil {
+		c.OnBacklog = func() {}
+	}
+	if c.AgingMillis == 0 {
+		c.AgingMillis = DefaultAgingMillis
+	}
+	if c.WeightSuccess == 0 && c.WeightLoad == 0 && c.WeightTrust == 0 {
+		c.WeightSuccess, c.WeightLoad, c.WeightTrust = 1, 0.3, 0.3
+	}
+	return c
+}
+
+// Validate returns every mistake at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.AgingMillis < 0 {
+		errs = append(errs, fmt.Errorf("sched: AgingMillis %d is negative", c.AgingMillis))
+	}
+	for _, w := range []float64{c.WeightSuccess, c.WeightLoad, c.WeightTrust} {
+		if !(w >= 0 && w <= maxWeight) {
+			errs = append(errs, fmt.Errorf("sched: weight %g is not within 0 and %g", w, float64(maxWeight)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Scheduler matches handles to workers. Its methods are safe for concurrent
 // use.
 type Scheduler struct {
 	cfg Config
-	mu  struct {
+
+	classes atomic.Pointer[[]*class] // by Class; replaced under mu, elements stay
+	names   atomic.Pointer[map[string]Class]
+	workers atomic.Pointer[[]atomic.Pointer[Worker]] // by index; a free one is nil
+
+	// ready has the classes whose injectors hold something. A pusher sets the
+	// bit after it published; a taker that finds the class empty clears it,
+	// looks once more and, if it was wrong, does what a pusher does.
+	ready bitmap
+	// laned has the classes that ever had a lane.
+	laned bitmap
+	// waiting has the indexes of parked workers, and is the claim on them: who
+	// clears the bit, and nobody else, sends the worker its token.
+	waiting bitmap
+
+	spinners    atomic.Int32
+	maxSpinners int32
+	announced   atomic.Bool // OnBacklog was called since the last Depths
+
+	// mu is for what is rare: new classes and workers, and their going.
+	mu struct {
 		sync.Mutex
-		byName  map[string]Class
-		classes []*class
-		workers map[*Worker]struct{}
+		names  map[string]Class // all; the published map lags
+		missed int              // lookups the published map could not serve
+		free   []uint32         // worker indexes
+		all    map[*Worker]struct{}
 	}
 }
 
 type class struct {
-	name    string
-	queues  [bands]fifo
-	queued  int
-	waiting []wait    // newest last; stale entries are dropped when met
+	id    Class
+	name  string
+	able  bitmap        // worker indexes; changed under Scheduler.mu
+	turn  atomic.Uint32 // where the next search for a waiting worker starts
+	lanes atomic.Pointer[[]*laneSet]
+	_     [cacheLine]byte
+	bands [bands]injector
 }
 
-// wait is a worker's registration as waiting, valid while its turn is the
-// same.
-type wait struct {
-	w    *Worker
-	turn uint64
+// laneSet is the lanes of one worker for one class, made when first used.
+type laneSet struct {
+	class *class
+	owner *Worker
+	bands [bands]atomic.Pointer[lane]
 }
 
-// New makes a scheduler.
+// New makes a scheduler. It panics on a Config that Validate refuses.
 func New(cfg Config) *Scheduler {
-	if cfg.AgingMillis == 0 {
-		cfg.AgingMillis = 10_000
+	if err := cfg.Validate(); err != nil {
+		panic(err)
 	}
-	if cfg.WeightSuccess == 0 && cfg.WeightLoad == 0 {
-		cfg.WeightSuccess, cfg.WeightLoad = 1, 0.3
-	}
-	s := &Scheduler{cfg: cfg}
-	s.mu.byName = map[string]Class{}
-	s.mu.workers = map[*Worker]struct{}{}
+	s := &Scheduler{cfg: cfg.withDefaults(), maxSpinners: int32(runtime.GOMAXPROCS(0)+1) / 2}
+	s.classes.Store(&[]*class{})
+	s.names.Store(&map[string]Class{})
+	s.workers.Store(&[]atomic.Pointer[Worker]{})
+	s.mu.names = map[string]Class{}
+	s.mu.all = map[*Worker]struct{}{}
 	return s
 }
 
@@ -100,298 +161,193 @@ func matches(pattern, capability string) bool {
 	return (pa == "*" || pa == a) && (pt == "*" || pt == t)
 }
 
-// Class interns a capability.
+// Class interns a capability. Known ones are looked up without a lock, but for
+// the first few times. Classes are never forgotten, and cost 2 KiB: whoever
+// lets strangers name them limits their number.
 func (s *Scheduler) Class(capability string) Class {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c, ok := s.mu.byName[capability]; ok {
+	if c, ok := (*s.names.Load())[capability]; ok {
 		return c
 	}
-	id := Class(len(s.mu.classes))
-	c := &class{name: strings.Clone(capability)}
-	s.mu.byName[c.name] = id
-	s.mu.classes = append(s.mu.classes, c)
-	for w := range s.mu.workers {
-		if Matches(w.caps, capability) {
-			w.classes = append(w.classes, c)
-			if w.waiting {
-				c.waiting = append(c.waiting, wait{w, w.turn})
-			}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.mu.names[capability]
+	if !ok {
+		c = s.intern(strings.Clone(capability))
+	}
+	// Copying the map costs as much as so many misses: interning n names stays
+	// O(n), and a name in use is soon found without the lock.
+	if s.mu.missed++; s.mu.missed >= len(s.mu.names)/2 {
+		m := maps.Clone(s.mu.names)
+		s.names.Store(&m)
+		s.mu.missed = 0
+	}
+	return c
+}
+
+// intern makes a class: first everything that says who can do it, then the
+// class itself, so that nobody can push to it before.
+func (s *Scheduler) intern(name string) Class {
+	old := *s.classes.Load()
+	c := &class{id: Class(len(old)), name: name}
+	c.lanes.Store(&[]*laneSet{})
+	s.ready.grow(len(old) + 1)
+	s.laned.grow(len(old) + 1)
+	c.able.grow(len(*s.workers.Load()))
+	for w := range s.mu.all {
+		if Matches(w.caps, name) {
+			w.mask.grow(len(old) + 1)
+			w.mask.set(uint32(c.id))
+			c.able.set(w.index)
 		}
 	}
-	return id
+	// Appending in place is safe: readers see only the length they loaded.
+	classes := append(old, c)
+	s.classes.Store(&classes)
+	s.mu.names[name] = c.id
+	return c.id
+}
+
+func (s *Scheduler) class(c Class) *class { return (*s.classes.Load())[c] }
+
+func (s *Scheduler) worker(i uint32) *Worker {
+	ws := *s.workers.Load()
+	if int(i) >= len(ws) {
+		return nil
+	}
+	return ws[i].Load()
+}
+
+// Item is one ready task for PushBatch.
+type Item struct {
+	Handle      Handle
+	Class       Class
+	Band        Band
+	ReadyMillis int64
 }
 
 // Push makes a task available: to the best-ranked waiting worker that can do
-// it, or in its class's queue. It never blocks.
+// it, or else in its class's queue. It never blocks or fails. Lock-free; O(1)
+// but for the search, see claimWaiter.
 func (s *Scheduler) Push(h Handle, c Class, b Band, readyMillis int64) {
-	s.mu.Lock()
-	queued := s.push(s.mu.classes[c], item{h, readyMillis}, min(b, bands-1))
-	s.mu.Unlock()
-	if queued && s.cfg.OnBacklog != nil {
-		s.cfg.OnBacklog()
-	}
+	x := [1]item{{h, readyMillis}}
+	s.push(s.class(c), min(b, bands-1), x[:])
 }
 
-func (s *Scheduler) push(cl *class, x item, b Band) (queued bool) {
-	if w := cl.bestWaiting(); w != nil {
-		w.given = append(w.given, given{x, cl, b})
-		w.signal()
-		return false
-	}
-	cl.queues[b].push(x)
-	cl.queued++
-	return true
-}
-
-// bestWaiting takes the best-ranked of the workers that have waited longest
-// out of the waiting, ties to the longest.
-func (cl *class) bestWaiting() *Worker {
-	best, seen, i := -1, 0, 0
-	for i < len(cl.waiting) && seen < rankChoices {
-		x := cl.waiting[i]
-		if !x.w.waiting || x.w.turn != x.turn {
-			cl.waiting = append(cl.waiting[:i], cl.waiting[i+1:]...)
-			continue
-		}
-		if best < 0 || x.w.rank > cl.waiting[best].w.rank {
-			best = i
-		}
-		seen++
-		i++
-	}
-	if best < 0 {
-		return nil
-	}
-	w := cl.waiting[best].w
-	cl.waiting = append(cl.waiting[:best], cl.waiting[best+1:]...)
-	return w
-}
-
-// collect takes up to len(buf) handles of classes, highest effective band
-// first, then oldest.
-func (s *Scheduler) collect(classes []*class, buf []Handle) int {
-	n := 0
-	now := s.cfg.NowMillis()
-	for n < len(buf) {
-		var best *fifo
-		var from *class
-		bestBand, bestMillis := int64(-1), int64(0)
-		for _, c := range classes {
-			if c.queued == 0 {
-				continue
-			}
-			for b := range c.queues {
-				q := &c.queues[b]
-				if q.size == 0 {
-					continue
-				}
-				band := int64(b) + max(now-q.oldest(), 0)/s.cfg.AgingMillis
-				if best == nil || band > bestBand || band == bestBand && q.oldest() < bestMillis {
-					best, from, bestBand, bestMillis = q, c, band, q.oldest()
-				}
-			}
-		}
-		if best == nil {
-			break
-		}
-		for k := 0; k < takeRun && n < len(buf) && best.size > 0; k++ {
-			buf[n] = best.pop().handle
-			from.queued--
+// PushBatch is Push for many; neighbours of the same class and band are queued
+// at once, and divided among the workers waiting for them.
+func (s *Scheduler) PushBatch(list []Item) {
+	var xs [takeRun]item
+	for len(list) > 0 {
+		c, b, n := list[0].Class, list[0].Band, 0
+		for n < len(list) && n < len(xs) && list[n].Class == c && list[n].Band == b {
+			xs[n] = item{list[n].Handle, list[n].ReadyMillis}
 			n++
 		}
+		s.push(s.class(c), min(b, bands-1), xs[:n])
+		list = list[n:]
 	}
-	return n
 }
 
-// TakeFor takes up to len(buf) queued handles that caps can do, for a worker
-// of another node.
-func (s *Scheduler) TakeFor(caps []string, buf []Handle) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var classes []*class
-	for _, c := range s.mu.classes {
-		if c.queued > 0 && Matches(caps, c.name) {
-			classes = append(classes, c)
+// push hands xs out, or queues them and looks again for waiting workers: the
+// second half of the wake-up argument in doc.go.
+func (s *Scheduler) push(c *class, b Band, xs []item) {
+	if !s.waiting.empty() {
+		if xs = xs[s.handOff(c, xs):]; len(xs) == 0 {
+			return
 		}
 	}
-	return s.collect(classes, buf)
+	c.bands[b].push(xs)
+	s.announce(c, len(xs))
+}
+
+// announce follows the publication of n handles in c's injectors.
+func (s *Scheduler) announce(c *class, n int) {
+	if !s.ready.has(uint32(c.id)) {
+		s.ready.set(uint32(c.id))
+	}
+	s.seekTakers(c, n)
+}
+
+// seekTakers wakes up to n workers for what was queued, and the owner's hook
+// if there were fewer.
+func (s *Scheduler) seekTakers(c *class, n int) {
+	for ; n > 0; n-- {
+		if s.waiting.empty() || !s.rouse(c) {
+			if !s.announced.Load() && s.announced.CompareAndSwap(false, true) {
+				s.cfg.OnBacklog()
+			}
+			return
+		}
+	}
+}
+
+// queued says that c's injectors hold something published.
+func (c *class) queued() bool {
+	for b := range c.bands {
+		if _, _, _, ok := c.bands[b].front(); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// stealable says that somebody's lane of c holds something for a thief.
+func (c *class) stealable() bool {
+	for _, ls := range *c.lanes.Load() {
+		for b := range ls.bands {
+			if l := ls.bands[b].Load(); l != nil && l.stealable() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// settle clears the ready bit of a class found empty.
+func (s *Scheduler) settle(c *class) {
+	if s.ready.clear(uint32(c.id)) && c.queued() {
+		s.announce(c, 1)
+	}
 }
 
 // Depth is how much of a capability is queued, and since when.
 type Depth struct {
 	Capability   string
-	Queued       int
-	OldestMillis int64 // 0: nothing queued
+	Queued       int   // exact when nothing moves
+	OldestMillis int64 // ready time of the oldest, or earlier; 0: nothing queued
 }
 
-// Depths lists every class ever seen, in the order they were.
+// Depths lists every class ever seen, in the order they were, and arms
+// OnBacklog again: what was queued before is listed, what comes later calls it.
 func (s *Scheduler) Depths() []Depth {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]Depth, len(s.mu.classes))
-	for i, c := range s.mu.classes {
-		out[i] = Depth{Capability: c.name, Queued: c.queued}
-		for b := range c.queues {
-			if q := &c.queues[b]; q.size > 0 && (out[i].OldestMillis == 0 || q.oldest() < out[i].OldestMillis) {
-				out[i].OldestMillis = q.oldest()
-			}
-		}
+	s.announced.Store(false)
+	classes := *s.classes.Load()
+	out := make([]Depth, len(classes))
+	for i, c := range classes {
+		out[i] = c.depth()
 	}
 	return out
 }
 
-// WorkerConfig describes a worker.
-type WorkerConfig struct {
-	Name         string
-	Capabilities []string // "action:target", "*" as wildcard
-	Success      float64  // measured share of completed attempts, 0 to 1
-	Load         float64  // 0 to 1
-}
-
-// Worker takes handles it is able to do. Take, TryTake and Close are called by
-// its one owner; Wake and Update by anyone.
-type Worker struct {
-	s       *Scheduler
-	name    string
-	caps    []string
-	wake    chan struct{} // capacity 1
-	classes []*class      // guarded by the scheduler's lock, as all below
-	rank    float64
-	waiting bool
-	turn    uint64
-	woken   bool // by Wake
-	closed  bool
-	given   []given
-}
-
-type given struct {
-	item  item
-	class *class
-	band  Band
-}
-
-// AddWorker enters a worker.
-func (s *Scheduler) AddWorker(cfg WorkerConfig) *Worker {
-	w := &Worker{s: s, name: cfg.Name, caps: cfg.Capabilities, wake: make(chan struct{}, 1)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.rank = s.cfg.WeightSuccess*cfg.Success - s.cfg.WeightLoad*cfg.Load
-	s.mu.workers[w] = struct{}{}
-	for _, c := range s.mu.classes {
-		if Matches(w.caps, c.name) {
-			w.classes = append(w.classes, c)
+func (c *class) depth() Depth {
+	d := Depth{Capability: c.name}
+	count := func(n int, oldest int64) {
+		if n > 0 && (d.Queued == 0 || oldest < d.OldestMillis) {
+			d.OldestMillis = oldest
+		}
+		d.Queued += n
+	}
+	for b := range c.bands {
+		if _, _, millis, ok := c.bands[b].front(); ok {
+			count(max(c.bands[b].len(), 1), millis)
 		}
 	}
-	return w
-}
-
-// Update changes what the worker is ranked by.
-func (w *Worker) Update(success, load float64) {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	w.rank = w.s.cfg.WeightSuccess*success - w.s.cfg.WeightLoad*load
-}
-
-// signal ends the wait; call with the lock held.
-func (w *Worker) signal() {
-	w.waiting = false
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// TryTake takes what is there, without waiting.
-func (w *Worker) TryTake(buf []Handle) int {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	return w.s.collect(w.classes, buf)
-}
-
-// Take takes up to len(buf) handles, waiting for the first. It returns 0 and
-// nil after Wake or Close, and ctx's error when that ends first; a handle that
-// was given just then is returned.
-func (w *Worker) Take(ctx context.Context, buf []Handle) (int, error) {
-	s := w.s
-	s.mu.Lock()
-	if n := s.collect(w.classes, buf); n > 0 || w.closed || w.woken {
-		w.woken = false
-		s.mu.Unlock()
-		return n, nil
-	}
-	select { // a signal from an earlier wait
-	case <-w.wake:
-	default:
-	}
-	w.waiting = true
-	w.turn++
-	for _, c := range w.classes {
-		c.waiting = append(c.waiting, wait{w, w.turn})
-	}
-	s.mu.Unlock()
-	var err error
-	select {
-	case <-w.wake:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.waiting, w.woken = false, false
-	w.leave()
-	n := 0
-	for _, g := range w.given {
-		if n < len(buf) {
-			buf[n] = g.item.handle
-			n++
-		} else {
-			s.push(g.class, g.item, g.band)
-		}
-	}
-	w.given = w.given[:0]
-	if n > 0 {
-		return n + s.collect(w.classes, buf[n:]), nil
-	}
-	return 0, err
-}
-
-// leave removes the worker's registrations, so that stale ones don't pile up
-// in classes that see no pushes.
-func (w *Worker) leave() {
-	for _, c := range w.classes {
-		for i := range c.waiting {
-			if c.waiting[i].w == w {
-				c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
-				break
+	for _, ls := range *c.lanes.Load() {
+		for b := range ls.bands {
+			if l := ls.bands[b].Load(); l != nil {
+				count(l.size(), l.since.Load())
 			}
 		}
 	}
-}
-
-// Wake makes the worker's Take, present or next, return without a handle: a
-// hint that there is work elsewhere.
-func (w *Worker) Wake() {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	if w.waiting {
-		w.signal()
-	} else {
-		w.woken = true
-	}
-}
-
-// Close removes the worker.
-func (w *Worker) Close() {
-	s := w.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.closed = true
-	w.leave()
-	delete(s.mu.workers, w)
-	for _, g := range w.given {
-		s.push(g.class, g.item, g.band)
-	}
-	w.given = nil
-	w.signal()
+	return d
 }

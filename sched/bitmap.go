@@ -1,0 +1,93 @@
+package sched
+
+import "sync/atomic"
+
+const (
+	wordBits  = 64
+	pageWords = 64
+	pageBits  = pageWords * wordBits
+)
+
+// bitmap is a growing set of small numbers. Pages are never moved or dropped,
+// so that set and clear are single atomic operations (lock-free: And and Or
+// with a result are compare-and-swap loops); only grow wants the scheduler's
+// lock.
+type bitmap struct {
+	pages atomic.Pointer[[]*bitPage]
+}
+
+type bitPage struct {
+	// count is at least the number of bits set: it is raised before a bit is
+	// set and lowered after one was cleared. So 0 proves the page empty to
+	// whoever looks after the setter is done. A summary word cleared after its
+	// last bit would not: a setter that still saw it set could go unseen.
+	count atomic.Int64
+	_     [cacheLine - 8]byte
+	words [pageWords]atomic.Uint64
+}
+
+// grow makes room for the numbers below n. The scheduler's lock is held.
+func (m *bitmap) grow(n int) {
+	var old []*bitPage
+	if p := m.pages.Load(); p != nil {
+		old = *p
+	}
+	want := (n + pageBits - 1) / pageBits
+	if want <= len(old) {
+		return
+	}
+	pages := make([]*bitPage, want)
+	for i := copy(pages, old); i < want; i++ {
+		pages[i] = &bitPage{}
+	}
+	m.pages.Store(&pages)
+}
+
+func (m *bitmap) all() []*bitPage {
+	if p := m.pages.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// has says that i is in; numbers beyond the last page are not.
+func (m *bitmap) has(i uint32) bool {
+	pages := m.all()
+	return int(i/pageBits) < len(pages) && pages[i/pageBits].word(i).Load()&bit(i) != 0
+}
+
+// set adds i, which must be below what grow made room for.
+func (m *bitmap) set(i uint32) {
+	p := m.all()[i/pageBits]
+	p.count.Add(1)
+	if p.word(i).Or(bit(i))&bit(i) != 0 {
+		p.count.Add(-1)
+	}
+}
+
+// clear removes i and says whether this call did: of several that try, one.
+func (m *bitmap) clear(i uint32) bool {
+	pages := m.all()
+	if int(i/pageBits) >= len(pages) {
+		return false
+	}
+	p := pages[i/pageBits]
+	if p.word(i).Load()&bit(i) == 0 || p.word(i).And(^bit(i))&bit(i) == 0 {
+		return false
+	}
+	p.count.Add(-1)
+	return true
+}
+
+func (m *bitmap) empty() bool {
+	for _, p := range m.all() {
+		if p.count.Load() != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *bitPage) word(i uint32) *atomic.Uint64 { return &p.words[i/wordBits%pageWords] }
+
+func bit(i uint32) uint64 { return 1 << (i % wordBits) }

@@ -1,0 +1,152 @@
+package sched
+
+import "sync/atomic"
+
+// laneSlots bounds a lane: 256·16 bytes are a page. What does not fit goes to
+// the class's injector, where everybody finds it.
+const laneSlots = 256
+
+// lane is a bounded FIFO of one worker's own pushes of one class and band.
+// Its owner pushes; owner and thieves take, oldest first.
+//
+// Slots are plain and claimed before they are read (after Tokio's queue). Head
+// holds two positions: real, the next handle nobody claimed, and steal, the
+// first one a thief may still be reading; they differ only while a thief is
+// copying. The owner writes a slot only if it is laneSlots before steal.
+//
+// push is wait-free. claim is lock-free: its compare-and-swap fails only when
+// a thief's succeeded. steal is obstruction-free towards other thieves: while
+// one copies, the others find the lane busy and look elsewhere; a thief taken
+// off its thread there holds back laneSlots of space and nothing else.
+type lane struct {
+	// head is steal<<32 | real. Written by owner and thieves; partner of each
+	// write is the load before the next (claim, steal, push for the space).
+	head atomic.Uint64
+	_    [cacheLine - 8]byte
+	// tail is where the owner pushes next. Its store publishes the slots before
+	// it; partner: the loads in steal, size and stealable. A sequentially
+	// consistent store, because the owner looks for waiting workers next.
+	tail atomic.Uint32
+	// The owner's: a position steal has reached, and that its last claim emptied
+	// the lane.
+	seen    uint32
+	drained bool
+	// since is no later than the ready time of the oldest handle; for Depths.
+	since atomic.Int64
+	_     [cacheLine - 24]byte
+	slots [laneSlots]item
+}
+
+func unpack(h uint64) (steal, real uint32) { return uint32(h >> 32), uint32(h) }
+func pack(steal, real uint32) uint64       { return uint64(steal)<<32 | uint64(real) }
+
+// push appends as many of xs as fit and returns how many. Owner only.
+func (l *lane) push(xs []item) int {
+	t := l.tail.Load()
+	if laneSlots-int(t-l.seen) < len(xs) {
+		l.seen, _ = unpack(l.head.Load())
+	}
+	n := min(len(xs), laneSlots-int(t-l.seen))
+	if n == 0 {
+		return 0
+	}
+	if l.drained {
+		l.drained = false
+		l.noteSince(xs[0].millis)
+	}
+	for i, x := range xs[:n] {
+		l.slots[(t+uint32(i))%laneSlots] = x
+	}
+	l.tail.Store(t + uint32(n))
+	return n
+}
+
+// claim takes up to len(buf) handles. Owner only: it reads what it claimed
+// before it can push over it.
+func (l *lane) claim(buf []Handle) int {
+	t := l.tail.Load()
+	for {
+		h := l.head.Load()
+		steal, real := unpack(h)
+		n := min(int(t-real), len(buf))
+		if n == 0 {
+			return 0
+		}
+		to := real + uint32(n)
+		if steal == real {
+			steal = to
+		}
+		if !l.head.CompareAndSwap(h, pack(steal, to)) {
+			continue
+		}
+		for i := range buf[:n] {
+			buf[i] = l.slots[(real+uint32(i))%laneSlots].handle
+		}
+		if l.drained = to == t; !l.drained {
+			l.noteSince(l.slots[to%laneSlots].millis)
+		}
+		return n
+	}
+}
+
+// oldest peeks at the ready time of the oldest handle. Owner only: nobody else
+// writes slots. A thief may take the handle meanwhile.
+func (l *lane) oldest() (millis int64, ok bool) {
+	_, real := unpack(l.head.Load())
+	if real == l.tail.Load() {
+		return 0, false
+	}
+	return l.slots[real%laneSlots].millis, true
+}
+
+func (l *lane) noteSince(millis int64) {
+	if l.since.Load() != millis {
+		l.since.Store(millis)
+	}
+}
+
+// steal takes up to halves/2 of what is there, at least one, and says whether
+// some may be left that nobody is taking. Anyone. (Positions wrap after 2³²
+// handles: a thief would have to stand between its load and its claim for
+// exactly so many.)
+func (l *lane) steal(out []item, halves uint32) (n int, left bool) {
+	h := l.head.Load()
+	steal, real := unpack(h)
+	if steal != real {
+		return 0, false // that thief looks after the rest
+	}
+	size := l.tail.Load() - real
+	n = min(len(out), max(int(size*halves/2), min(int(size), 1)))
+	if n == 0 || size > laneSlots {
+		return 0, size > laneSlots // head was old: others are at it
+	}
+	to := real + uint32(n)
+	if !l.head.CompareAndSwap(h, pack(steal, to)) {
+		return 0, true
+	}
+	for i := range out[:n] {
+		out[i] = l.slots[(real+uint32(i))%laneSlots]
+	}
+	for {
+		h = l.head.Load()
+		_, real = unpack(h) // the owner may have claimed behind us
+		if l.head.CompareAndSwap(h, pack(real, real)) {
+			return n, l.tail.Load() != real
+		}
+	}
+}
+
+// size counts what nobody claimed; exact when nothing moves.
+func (l *lane) size() int {
+	_, real := unpack(l.head.Load())
+	return int(min(l.tail.Load()-real, laneSlots))
+}
+
+func newLane() *lane { return &lane{drained: true} }
+
+// stealable says that a thief would find something now. A lane another thief
+// is at does not count: that one looks for waiting workers when it is done.
+func (l *lane) stealable() bool {
+	steal, real := unpack(l.head.Load())
+	return steal == real && l.tail.Load() != real
+}
