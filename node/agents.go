@@ -235,6 +235,8 @@ func (n *core) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.H
 // agentLocal reads an agent from this node's replica, or from the leader when
 // it is not here yet.
 func (n *core) agentLocal(ctx context.Context, id string) (ledger.Agent, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var a ledger.Agent
 	var ok bool
 	n.control.view(func(c *ledger.Control) { a, ok = c.Agent(id) })

@@ -28,15 +28,15 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 	if err != nil {
 		return page, err
 	}
-	last := cursor{Kind: "audit"}
-	err = n.walkRecords(ctx, f, cur, func(r api.Record) error {
+	var last cursor
+	err = n.walkRecords(ctx, f, cur, func(r api.Record, at cursor) error {
 		if len(page.Records) == limit {
 			page.NextCursor = last.seal(n.cursorKey)
 			return errPageFull
 		}
 		r.Bytes = nil
 		page.Records = append(page.Records, r)
-		last.Shard, last.Seq = r.Shard, r.Seq
+		last = at
 		return nil
 	})
 	if errors.Is(err, errPageFull) {
@@ -47,13 +47,13 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 
 // ExportAudit streams records with the bytes their hashes cover.
 func (n *core) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error {
-	return n.walkRecords(ctx, f, cursor{}, fn)
+	return n.walkRecords(ctx, f, cursor{}, func(r api.Record, _ cursor) error { return fn(r) })
 }
 
-// walkRecords calls fn for every record after cur that f selects, checking the
-// chain on the way: a journal that was altered is an error, never a shorter
-// list.
-func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, fn func(api.Record) error) error {
+// walkRecords calls fn for every record after cur that f selects, with where to
+// go on after it, checking the chain on the way: a journal that was altered is
+// an error, never a shorter list.
+func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, fn func(api.Record, cursor) error) error {
 	if f.Shard >= int(n.shards) {
 		return api.Errorf(404, 7, "no_shard", api.RetryNo, "there is no shard %d", f.Shard)
 	}
@@ -62,12 +62,13 @@ func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, f
 			continue
 		}
 		var fnErr error
-		bad, err := n.walkShard(ctx, shard, func(r *ledger.Record, body []byte, hash [32]byte) bool {
-			if shard == cur.Shard && r.Seq <= cur.Seq {
-				return true
-			}
-			if x := renderRecord(r, body, hash); selects(&f, &x) {
-				fnErr = fn(x)
+		from := place{head: ledger.NewChain(shard)}
+		if shard == cur.Shard && cur.Seq > 0 && len(cur.After) == len(from.head.Hash) {
+			from = place{offset: cur.Offset, head: ledger.Head{Seq: cur.Seq, Hash: [32]byte(cur.After)}}
+		}
+		bad, err := n.walkShard(ctx, shard, from, func(r *ledger.Record, body []byte, at place) bool {
+			if x := renderRecord(r, body, at.head.Hash); selects(&f, &x) {
+				fnErr = fn(x, cursor{Kind: "audit", Shard: shard, Seq: at.head.Seq, Offset: at.offset, After: at.head.Hash[:]})
 			}
 			return fnErr == nil
 		})
@@ -84,28 +85,38 @@ func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, f
 	return nil
 }
 
-// walkShard reads one shard's journal from the beginning, verifying the chain.
+// place is between two records: where the next one starts in the journal, and
+// the chain so far. Journals are equal byte for byte on all nodes, so a place
+// found on one is good on another.
+type place struct {
+	offset int64
+	head   ledger.Head
+}
+
+// walkShard reads one shard's journal from a place on, verifying the chain.
 // bad names the first record that does not verify.
-func (n *core) walkShard(ctx context.Context, shard uint32, fn func(*ledger.Record, []byte, [32]byte) bool) (bad *api.BadRecord, err error) {
+func (n *core) walkShard(ctx context.Context, shard uint32, from place, fn func(r *ledger.Record, body []byte, at place) bool) (bad *api.BadRecord, err error) {
 	j := n.store.Journal(shard)
 	if j == nil {
 		return nil, errNoLeader(shard)
 	}
-	state := ledger.NewChain(shard)
-	err = j.Read(0, func(_, _ int64, b []byte) bool {
-		next, r, body, verr := ledger.VerifyChain(shard, state, b)
+	if from.offset > j.Size() {
+		return nil, nil // this node is not there yet
+	}
+	err = j.Read(from.offset, func(_, next int64, b []byte) bool {
+		head, r, body, verr := ledger.VerifyChain(shard, from.head, b)
 		if verr != nil {
-			bad = &api.BadRecord{Shard: shard, Seq: state.Seq + 1, Reason: verr.Error()}
+			bad = &api.BadRecord{Shard: shard, Seq: from.head.Seq + 1, Reason: verr.Error()}
 			return false
 		}
-		state = next
-		return fn(r, body, next.Hash) && ctx.Err() == nil
+		from = place{offset: next, head: head}
+		return fn(r, body, from) && ctx.Err() == nil
 	})
+	if errors.Is(err, raftstore.ErrCorrupt) {
+		return &api.BadRecord{Shard: shard, Seq: from.head.Seq + 1, Reason: err.Error()}, nil
+	}
 	if err == nil {
 		err = ctx.Err()
-	}
-	if errors.Is(err, raftstore.ErrCorrupt) {
-		return &api.BadRecord{Shard: shard, Seq: state.Seq + 1, Reason: err.Error()}, nil
 	}
 	return bad, err
 }
@@ -178,15 +189,17 @@ func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 		want := n.head(shard)
 		head := api.LedgerHead{Shard: shard}
 		var atWant [32]byte
-		bad, err := n.walkShard(ctx, shard, func(r *ledger.Record, _ []byte, hash [32]byte) bool {
-			head.Size, head.Hash = r.Seq, hex.EncodeToString(hash[:])
+		start := place{head: ledger.NewChain(shard)}
+		head.Hash = hex.EncodeToString(start.head.Hash[:])
+		bad, err := n.walkShard(ctx, shard, start, func(r *ledger.Record, _ []byte, at place) bool {
+			head.Size, head.Hash = r.Seq, hex.EncodeToString(at.head.Hash[:])
 			if r.Seq == want.Seq {
-				atWant = hash
+				atWant = at.head.Hash
 			}
 			return true
 		})
 		if err != nil {
-			return v, asAPIError(err)
+			return v, err // with what was verified until then
 		}
 		if bad == nil && want.Seq > 0 && atWant != want.Hash {
 			bad = &api.BadRecord{Shard: shard, Seq: head.Size + 1, Reason: fmt.Sprintf("the state machine is at record %d, the journal ends at %d or differs", want.Seq, head.Size)}

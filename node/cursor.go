@@ -13,11 +13,11 @@ import (
 // it as long as it likes and give it to any node of the cluster, but not make
 // one up.
 type cursor struct {
-	Kind  string `json:"k"` // which list
-	Shard uint32 `json:"s,omitempty"`
-	After []byte `json:"a,omitempty"` // last task ID
-	Name  string `json:"n,omitempty"` // last agent ID
-	Seq   uint64 `json:"q,omitempty"` // last record
+	Kind   string `json:"k"` // which list
+	Shard  uint32 `json:"s,omitempty"`
+	After  []byte `json:"a,omitempty"` // last task ID, or the chain's hash after the last record
+	Seq    uint64 `json:"q,omitempty"` // last record, or how many agents
+	Offset int64  `json:"o,omitempty"` // where the next record starts
 }
 
 const cursorMACBytes = 12

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/quorate/quorate/node/api"
 )
@@ -112,15 +113,25 @@ func checkCoordination(c *api.Cluster, add addCheck) {
 	add(5, "dead letters", "ok", "", "none")
 }
 
+// doctorLedgerTime bounds the doctor's reading; a verification of everything
+// takes as long as it takes.
+const doctorLedgerTime = 2 * time.Second
+
 // checkLedger: does this node's audit trail verify?
 func (n *core) checkLedger(ctx context.Context, add addCheck) error {
-	v, err := n.VerifyLedger(ctx)
-	if err != nil {
-		return err
-	}
+	limited, cancel := context.WithTimeout(ctx, doctorLedgerTime)
+	defer cancel()
+	v, err := n.VerifyLedger(limited)
 	records := uint64(0)
 	for _, h := range v.Heads {
 		records += h.Size
+	}
+	if err != nil && limited.Err() != nil && ctx.Err() == nil && v.OK {
+		add(7, "audit ledger", "ok", "", "the first %d records on %s verify; `quorate ledger verify` reads them all", records, n.id.NodeID)
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	if !v.OK {
 		add(7, "audit ledger", "fail", "stop this node and keep its data; the other nodes hold equal copies",

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -337,6 +338,38 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("listed %d of %d tasks", n, len(specs))
 	}
 	c.equalLedgers()
+	c.samePages()
+}
+
+// samePages reads the audit log in pages, each from another node, and as one
+// stream: the same records, dense.
+func (c *testCluster) samePages() {
+	c.t.Helper()
+	var paged, whole []string
+	f := api.AuditFilter{Shard: -1, Limit: 37}
+	for i := 0; ; i++ {
+		p, err := c.nodes[i%len(c.nodes)].Audit(c.t.Context(), f)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, r := range p.Records {
+			paged = append(paged, fmt.Sprint(r.Shard, r.Seq, r.Hash))
+		}
+		if f.Cursor = p.NextCursor; f.Cursor == "" {
+			break
+		}
+	}
+	err := c.nodes[0].ExportAudit(c.t.Context(), api.AuditFilter{Shard: -1}, func(r api.Record) error {
+		whole = append(whole, fmt.Sprint(r.Shard, r.Seq, r.Hash))
+		return nil
+	})
+	if err != nil || !slices.Equal(paged, whole) {
+		c.t.Fatalf("%v: %d records in pages, %d in the stream", err, len(paged), len(whole))
+	}
+	f.Cursor = "x" + f.Cursor
+	if _, err := c.nodes[0].Audit(c.t.Context(), f); code(err) != "bad_cursor" {
+		c.t.Fatal(err)
+	}
 }
 
 // The fourth of four nodes serves as a gateway; it holds nothing and serves
