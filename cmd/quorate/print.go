@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -59,9 +60,10 @@ func dash(s string) string {
 	return s
 }
 
-// paint colours a word on a terminal.
+// paint colours a word on a terminal, unless the user wants none
+// (no-color.org).
 func paint(w io.Writer, colour int, s string) string {
-	if !isTerminal(w) {
+	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" {
 		return s
 	}
 	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", colour, s)

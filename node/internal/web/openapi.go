@@ -23,6 +23,9 @@ func openAPI(ops []operation) []byte {
 			op["responses"].(map[string]any)["200"] = map[string]any{"description": "Done",
 				"content": map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeOf(o.out), schemas)}}}
 		}
+		if o.out == nil && o.method == "DELETE" {
+			op["responses"].(map[string]any)["204"] = map[string]any{"description": "Done"}
+		}
 		if o.in != nil {
 			body := schemaOf(reflect.TypeOf(o.in), schemas)
 			content := map[string]any{"application/json": map[string]any{"schema": body}}
