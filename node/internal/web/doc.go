@@ -6,8 +6,8 @@
 // value is refused with its name. Every error is RFC 9457 problem JSON with
 // layer, code and retry. A web page of another origin may change nothing. A
 // body that does not arrive and a client that takes no answer are given up; a
-// long poll or a session ends with its client. A gateway (a process without replicas) passes every
-// /v1 request on to a member.
+// long poll or a session ends with its client. A gateway (a process without
+// replicas) passes every /v1 request on to a member.
 //
 // The table is rendered by hand over net/http: a framework's validation would
 // decode a batch of 256 tasks twice, and half of the routes take one object,
