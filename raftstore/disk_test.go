@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -343,6 +344,16 @@ func TestFsyncFailure(t *testing.T) {
 	}
 }
 
+// anywhere proposes on one node after the other until one acknowledges.
+func (w *network) anywhere(command string) bool {
+	for id := range uint64(len(w.nodes)) {
+		if w.nodes[id+1].propose(0, command).Err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // TestPowerCuts crashes whole clusters at random moments under load, with part of the unsynced data surviving.
 // Everything acknowledged must survive.
 func TestPowerCuts(t *testing.T) {
@@ -366,29 +377,22 @@ func TestPowerCuts(t *testing.T) {
 					}
 					mu.Lock()
 					next++
-					k, v := fmt.Sprintf("k%d", next), fmt.Sprint(next)
+					key := fmt.Sprintf("k%d", next)
 					mu.Unlock()
-					for id := range uint64(3) {
-						if r := w.nodes[id+1].propose(0, k+"="+v); r.Err == nil {
-							mu.Lock()
-							acked[k] = v
-							mu.Unlock()
-							break
-						}
+					if w.anywhere(key + "=" + key) {
+						mu.Lock()
+						acked[key] = key
+						mu.Unlock()
 					}
 				}
 			})
 		}
-		mu.Lock()
-		target := len(acked) + 50 + rng.IntN(300)
-		mu.Unlock()
-		eventually(t, "progress", func() bool { mu.Lock(); defer mu.Unlock(); return len(acked) > target })
+		count := func() int { mu.Lock(); defer mu.Unlock(); return len(acked) }
+		target := count() + 50 + rng.IntN(300)
+		eventually(t, "progress", func() bool { return count() > target })
 		// All at once: nothing acknowledged after its node's clone counts, so take what is acknowledged before.
 		mu.Lock()
-		before := make(map[string]string, len(acked))
-		for k, v := range acked {
-			before[k] = v
-		}
+		before := maps.Clone(acked)
 		mu.Unlock()
 		for id := range w.nodes {
 			w.setCut(id, true) // what a node says after its clone nobody may hear

@@ -115,6 +115,7 @@ func (g *scriptGroup) process() {
 
 // deliver passes messages on until none is left.
 func (g *scriptGroup) deliver(verbose bool) {
+	g.process()
 	for len(g.queue) > 0 {
 		queue := g.queue
 		g.queue = nil
@@ -148,6 +149,30 @@ func rejected(m *pb.Message) string {
 	return ""
 }
 
+func (g *scriptGroup) propose(r *Replica, commands []string, async bool) {
+	var ps []Proposal
+	for _, c := range commands {
+		ps = append(ps, Proposal{Command: []byte(c), Async: async, Done: func(res Result) {
+			g.printf("%d: %s → index %d, outcome %q, error %v", r.cfg.ID, c, res.Index, res.Outcome, res.Err)
+		}})
+	}
+	r.Propose(ps)
+}
+
+// step passes in a message that no correct peer sends.
+func (g *scriptGroup) step(r *Replica, d *datadriven.TestData) {
+	var from, term, index, commit uint64
+	var typ string
+	d.ScanArgs(g.t, "type", &typ)
+	d.ScanArgs(g.t, "from", &from)
+	d.MaybeScanArgs(g.t, "term", &term)
+	d.MaybeScanArgs(g.t, "index", &index)
+	d.MaybeScanArgs(g.t, "commit", &commit)
+	err := r.Step(&pb.Message{Type: pb.MessageType(pb.MessageType_value[typ]).Enum(), From: &from, To: new(r.cfg.ID),
+		Term: &term, Index: &index, Commit: &commit})
+	g.printf("error: %v", err)
+}
+
 func (g *scriptGroup) run(d *datadriven.TestData) string {
 	g.b.Reset()
 	node := func() *scriptNode {
@@ -165,8 +190,6 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 		if err := node().r.rn.Campaign(); err != nil {
 			g.printf("error: %v", err)
 		}
-	case "seek-leader":
-		node().r.SeekLeader()
 	case "peer-down":
 		var peer uint64
 		d.ScanArgs(g.t, "peer", &peer)
@@ -179,14 +202,7 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 			r.Tick()
 		}
 	case "propose":
-		r := node().r
-		var ps []Proposal
-		for _, c := range words {
-			ps = append(ps, Proposal{Command: []byte(c), Async: d.HasArg("async"), Done: func(res Result) {
-				g.printf("%d: %s → index %d, outcome %q, error %v", r.cfg.ID, c, res.Index, res.Outcome, res.Err)
-			}})
-		}
-		r.Propose(ps)
+		g.propose(node().r, words, d.HasArg("async"))
 	case "read":
 		n := node()
 		n.r.Read(func(index uint64, err error) { g.printf("%s: read index %d, error %v", n.name, index, err) })
@@ -202,18 +218,7 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 			g.printf("error: %v", err)
 		}
 	case "step":
-		// A message that no correct peer sends.
-		var from, term, index, commit uint64
-		var typ string
-		d.ScanArgs(g.t, "type", &typ)
-		d.ScanArgs(g.t, "from", &from)
-		d.MaybeScanArgs(g.t, "term", &term)
-		d.MaybeScanArgs(g.t, "index", &index)
-		d.MaybeScanArgs(g.t, "commit", &commit)
-		n := node()
-		err := n.r.Step(&pb.Message{Type: pb.MessageType(pb.MessageType_value[typ]).Enum(), From: &from, To: new(n.r.cfg.ID),
-			Term: &term, Index: &index, Commit: &commit})
-		g.printf("error: %v", err)
+		g.step(node().r, d)
 	case "cut":
 		clear(g.cut)
 		for _, w := range words {
@@ -224,7 +229,6 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 	case "drop":
 		g.queue = nil
 	case "deliver":
-		g.process()
 		g.deliver(d.HasArg("verbose"))
 	case "status":
 		for _, n := range g.nodes {

@@ -289,7 +289,10 @@ func (s *Store) WaitApplied(ctx context.Context, shard uint32, index uint64) err
 		return nil
 	}
 	_, err = ask(ctx, sh, func(answer func(struct{}, error)) {
-		sh.replica.Await(index, func(err error) { answer(struct{}{}, err) })
+		sh.replica.Await(index, func(err error) {
+			sh.publish() // so that Status does not lag behind what was waited for
+			answer(struct{}{}, err)
+		})
 	})
 	return err
 }
