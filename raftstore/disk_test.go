@@ -362,8 +362,7 @@ func TestPowerCuts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w := newCluster(t, 3, 1, func(c *Config) { shortLog(c); c.CheckpointInterval = 20 * time.Millisecond })
 	var mu sync.Mutex
-	acked := map[string]string{}
-	next := 0
+	acked, next := map[string]string{}, 0
 	for range 6 {
 		stop := make(chan struct{})
 		var wg sync.WaitGroup

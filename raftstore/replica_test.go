@@ -197,9 +197,8 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 	case "tick":
 		n := 1
 		d.MaybeScanArgs(g.t, "n", &n)
-		r := node().r
 		for range n {
-			r.Tick()
+			node().r.Tick()
 		}
 	case "propose":
 		g.propose(node().r, words, d.HasArg("async"))
