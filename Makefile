@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 
 # A checkout that git refuses to look into (another owner) still builds.
 VCS     = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
-BUILD   = $(GO) build -trimpath $(VCS) -ldflags '-s -w'
+BUILD   = $(GO) build $(VCS) -ldflags '-s -w'
 SOURCES = $(shell find . -name '*.go' -not -path './.git/*') go.mod go.sum
 
 .PHONY: all build release test race lint tidy demo bench chaos fuzz clean
@@ -23,11 +23,12 @@ bin/quorate: $(SOURCES)
 	@mkdir -p bin
 	$(BUILD) -o $@ ./cmd/quorate
 
-# One static, stripped binary for each platform that is served.
+# One static, stripped binary for each platform that is served, the same
+# wherever it is built.
 release:
 	@mkdir -p dist
-	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/quorate-linux-amd64 ./cmd/quorate
-	GOOS=linux GOARCH=arm64 $(BUILD) -o dist/quorate-linux-arm64 ./cmd/quorate
+	GOOS=linux GOARCH=amd64 $(BUILD) -trimpath -o dist/quorate-linux-amd64 ./cmd/quorate
+	GOOS=linux GOARCH=arm64 $(BUILD) -trimpath -o dist/quorate-linux-arm64 ./cmd/quorate
 	@ls -l dist
 
 test:
