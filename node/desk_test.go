@@ -41,50 +41,62 @@ func name(id ledger.TaskID) string     { return string(rune(id[15])) }
 
 var verdictNames = map[claimVerdict]string{claimHolds: "holds", claimStale: "stale", claimUnknown: "unknown", claimNoDesk: "no desk"}
 
-func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
-	s.out.Reset()
-	var task, agent, state string
-	var epoch, term uint64
-	var now, notBefore, deadline, ended int64
-	lease := int64(60_000)
-	for _, a := range d.CmdArgs {
-		for key, to := range map[string]any{"task": &task, "agent": &agent, "state": &state, "epoch": &epoch, "term": &term, "now": &now,
-			"notbefore": &notBefore, "deadline": &deadline, "ended": &ended, "lease": &lease} {
-			if a.Key == key {
-				a.Scan(t, 0, to)
+// deskArgs are a script line's arguments; times are milliseconds after the
+// script's start.
+type deskArgs struct {
+	task, agent, state       string
+	epoch, term              uint64
+	now, notBefore, deadline int64
+	ended, lease             int64
+	id                       ledger.TaskID
+	brief                    ledger.Brief
+}
+
+func parseDeskArgs(t *testing.T, d *datadriven.TestData) (a deskArgs) {
+	a.lease = 60_000
+	for _, arg := range d.CmdArgs {
+		for key, to := range map[string]any{"task": &a.task, "agent": &a.agent, "state": &a.state, "epoch": &a.epoch, "term": &a.term,
+			"now": &a.now, "notbefore": &a.notBefore, "deadline": &a.deadline, "ended": &a.ended, "lease": &a.lease} {
+			if arg.Key == key {
+				arg.Scan(t, 0, to)
 			}
 		}
 	}
-	if now > 0 {
-		s.now = now
+	a.brief = ledger.Brief{Fleet: "f", Capability: "do:it", Priority: ledger.PriorityNormal, LeaseMillis: a.lease, Epoch: uint64(a.ended)}
+	if a.task != "" {
+		a.id = taskNamed(a.task)
+		a.brief.ID = a.id
 	}
-	at := scriptStart + s.now
-	var id ledger.TaskID
-	brief := ledger.Brief{Fleet: "f", Capability: "do:it", Priority: ledger.PriorityNormal, LeaseMillis: lease, Epoch: uint64(ended)}
-	if task != "" {
-		id = taskNamed(task)
-		brief.ID = id
+	if a.notBefore > 0 {
+		a.brief.NotBeforeMillis = scriptStart + a.notBefore
 	}
-	if notBefore > 0 {
-		brief.NotBeforeMillis = scriptStart + notBefore
+	if a.deadline > 0 {
+		a.brief.DeadlineMillis = scriptStart + a.deadline
 	}
-	if deadline > 0 {
-		brief.DeadlineMillis = scriptStart + deadline
+	return a
+}
+
+func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
+	s.out.Reset()
+	a := parseDeskArgs(t, d)
+	if a.now > 0 {
+		s.now = a.now
 	}
+	at, id, agent, epoch, brief := scriptStart+s.now, a.id, a.agent, a.epoch, a.brief
 	switch d.Cmd {
 	case "lead":
-		s.desk.lead(term, func(func(ledger.Brief) bool) {})
+		s.desk.lead(a.term, func(func(ledger.Brief) bool) {})
 	case "follow":
 		s.desk.follow()
 	case "open":
 		var reports []report
-		if task != "" {
+		if a.task != "" {
 			reports = append(reports, report{id: id, agent: agent, node: 9, epoch: epoch})
 		}
-		s.desk.open(term, reports, at)
+		s.desk.open(a.term, reports, at)
 	case "event":
 		var err error
-		if brief.State, err = ledger.ParseState(state); err != nil {
+		if brief.State, err = ledger.ParseState(a.state); err != nil {
 			t.Fatal(err)
 		}
 		s.desk.applied([]ledger.Event{{Brief: brief}})
