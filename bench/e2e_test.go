@@ -1,0 +1,41 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/chaos/proc"
+)
+
+// TestLifecycleForReal measures three real nodes for a moment, once as fast as
+// it goes and once at a rate with a kill. It asserts that nothing is lost and
+// that the figures are there, not what they are: that is the machine's matter.
+func TestLifecycleForReal(t *testing.T) {
+	binary, err := proc.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cfg := range []LifecycleConfig{
+		{Duration: time.Second, WarmUp: 200 * time.Millisecond},
+		{Duration: 3 * time.Second, WarmUp: 200 * time.Millisecond, Rate: 500, Kill: true},
+	} {
+		var out bytes.Buffer
+		cfg.Binary, cfg.JSON, cfg.Out = binary, true, &out
+		rep, err := Lifecycle(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var printed LifecycleReport
+		if err := json.Unmarshal(out.Bytes(), &printed); err != nil {
+			t.Fatalf("%v in %s", err, out.Bytes())
+		}
+		if rep.Lost != 0 || rep.Completed == 0 || printed.Completed != rep.Completed || rep.Latency.P50Millis <= 0 || rep.NodesCoreMicros <= 0 {
+			t.Errorf("report %+v", rep)
+		}
+		if cfg.Kill && (rep.Kill == nil || len(rep.Kill.FirstMillis) == 0 || rep.Kill.WorstMillis < 0) {
+			t.Errorf("kill report %+v", rep.Kill)
+		}
+	}
+}
