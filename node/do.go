@@ -150,11 +150,12 @@ func (n *core) doHere(ctx context.Context, shard uint32, cmds []ledger.Command) 
 }
 
 // isAsync says that a command is answered when it was proposed: best_effort
-// submissions, and records of refusals.
+// submissions without a key (a key asks which task has it), and records of
+// refusals.
 func isAsync(c ledger.Command) bool {
 	switch c := c.(type) {
 	case *ledger.Submit:
-		return c.Spec.Guarantee == ledger.BestEffort
+		return c.Spec.Guarantee == ledger.BestEffort && c.Spec.Key == ""
 	case *ledger.Refused:
 		return true
 	}

@@ -141,6 +141,27 @@ func TestLeaseExpiry(t *testing.T) {
 	})
 }
 
+// best_effort: answered before it is durable, never run again; with a key the
+// key still decides.
+func TestBestEffort(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	c.register(c.nodes[1], "a", "x:y")
+	spec := api.TaskSpec{Action: "x", Target: "y", Guarantee: "atp-1", LeaseSeconds: 0.2}
+	id := c.submit(c.nodes[0], spec)
+	if l := c.lease(c.nodes[1], "a", 10); l.TaskID != id || l.Guarantee != "best_effort" {
+		t.Fatalf("%+v", l)
+	}
+	x, err := c.nodes[2].Task(t.Context(), id, 10*time.Second)
+	if err != nil || x.State != "failed" || x.Attempts != 1 || x.LastError != "lease_expired" {
+		t.Fatalf("%v %+v", err, x)
+	}
+	spec.IdempotencyKey = "k"
+	if first, again := c.submit(c.nodes[0], spec), c.submit(c.nodes[1], spec); first != again {
+		t.Fatalf("%s and %s have one key", first, again)
+	}
+}
+
 // What time brings about: a delay ends, a deadline passes, a cancel reaches
 // the connected holder.
 func TestDelayDeadlineCancel(t *testing.T) {
