@@ -152,46 +152,54 @@ func (s *Scheduler) eachWaiting(c *class, start uint32, fn func(uint32) bool) {
 	}
 }
 
-// source is the queue to take from next: one of the two fields.
+// source is the queue to take from next: one of the first two fields.
 type source struct {
 	lane     *lane
 	injector *injector
 	band     int
 	millis   int64
+	now      int64 // 0 until there were two to compare
+}
+
+func (x *source) found() bool { return x.lane != nil || x.injector != nil }
+
+// consider keeps the more urgent of best and x. The clock is asked once, and
+// only when there is a choice.
+func (s *Scheduler) consider(best *source, x source) {
+	if !best.found() {
+		*best = x
+		return
+	}
+	if best.now == 0 {
+		best.now = max(s.cfg.NowMillis(), 1)
+	}
+	if x.now = best.now; s.before(x, *best, x.now) {
+		*best = x
+	}
 }
 
 // pick compares the worker's own lanes and the injectors of the classes in
 // mask: the one whose oldest handle has the smallest ready time, less what its
-// band is worth. Only says that there was no other.
-func (s *Scheduler) pick(own []*laneSet, mask *bitmap) (best source, found, only bool) {
-	now, several := int64(0), false
-	consider := func(x source) {
-		if !found {
-			best, found = x, true
-			return
-		}
-		if !several {
-			now, several = s.cfg.NowMillis(), true
-		}
-		if s.before(x, best, now) {
-			best = x
-		}
-	}
+// band is worth.
+func (s *Scheduler) pick(own []*laneSet, mask *bitmap) (best source) {
 	for _, ls := range own {
 		for b := range ls.bands {
 			if l := ls.bands[b].Load(); l != nil {
 				if millis, ok := l.oldest(); ok {
-					consider(source{lane: l, band: b, millis: millis})
+					s.consider(&best, source{lane: l, band: b, millis: millis})
 				}
 			}
 		}
+	}
+	if s.ready.empty() {
+		return best
 	}
 	s.eachClass(&s.ready, mask, func(c *class) bool {
 		empty := true
 		for b := range c.bands {
 			if _, _, millis, ok := c.bands[b].front(); ok {
 				empty = false
-				consider(source{injector: &c.bands[b], band: b, millis: millis})
+				s.consider(&best, source{injector: &c.bands[b], band: b, millis: millis})
 			}
 		}
 		if empty {
@@ -199,7 +207,7 @@ func (s *Scheduler) pick(own []*laneSet, mask *bitmap) (best source, found, only
 		}
 		return true
 	})
-	return best, found, found && !several
+	return best
 }
 
 // before is the order of priority: a band is worth AgingMillis of waiting.
@@ -241,12 +249,12 @@ func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
 func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle) int {
 	n := 0
 	for n < len(buf) {
-		src, found, only := s.pick(own, mask)
-		if !found {
+		src := s.pick(own, mask)
+		if !src.found() {
 			break
 		}
 		room := buf[n:]
-		if !only {
+		if src.now != 0 { // there are others
 			room = room[:min(len(room), takeRun)]
 		}
 		if src.lane != nil {

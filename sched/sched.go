@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"runtime"
 	"strings"
 	"sync"
@@ -233,18 +234,38 @@ func (s *Scheduler) Push(h Handle, c Class, b Band, readyMillis int64) {
 	s.push(s.class(c), min(b, bands-1), x[:])
 }
 
-// PushBatch is Push for many; neighbours of the same class and band are queued
-// at once, and divided among the workers waiting for them.
+// PushBatch is Push for many. Of every takeRun, those of the same class and band
+// are queued at once, in their order, and divided among the workers waiting
+// for them.
 func (s *Scheduler) PushBatch(list []Item) {
+	eachRun(list, func(c Class, b Band, xs []item) { s.push(s.class(c), b, xs) })
+}
+
+// eachRun gathers equal classes and bands, after the run at the front, which
+// is often all.
+func eachRun(list []Item, fn func(Class, Band, []item)) {
 	var xs [takeRun]item
 	for len(list) > 0 {
-		c, b, n := list[0].Class, list[0].Band, 0
-		for n < len(list) && n < len(xs) && list[n].Class == c && list[n].Band == b {
-			xs[n] = item{list[n].Handle, list[n].ReadyMillis}
-			n++
+		part := list[:min(len(list), takeRun)]
+		list = list[len(part):]
+		k, first := 0, &part[0]
+		for k < len(part) && part[k].Class == first.Class && part[k].Band == first.Band {
+			xs[k] = item{part[k].Handle, part[k].ReadyMillis}
+			k++
 		}
-		s.push(s.class(c), min(b, bands-1), xs[:n])
-		list = list[n:]
+		fn(first.Class, min(first.Band, bands-1), xs[:k])
+		for rest := uint64(1)<<len(part) - uint64(1)<<k; rest != 0; {
+			n, x := 0, &part[bits.TrailingZeros64(rest)]
+			for m := rest; m != 0; m &= m - 1 {
+				i := bits.TrailingZeros64(m)
+				if y := &part[i]; y.Class == x.Class && y.Band == x.Band {
+					xs[n] = item{y.Handle, y.ReadyMillis}
+					n++
+					rest &^= 1 << i
+				}
+			}
+			fn(x.Class, min(x.Band, bands-1), xs[:n])
+		}
 	}
 }
 

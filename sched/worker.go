@@ -34,7 +34,11 @@ type Worker struct {
 	since atomic.Int64 // parked since, ms; 0 is not parked
 
 	sets []*laneSet // the owner's to read; changed under Scheduler.mu
-	last *laneSet   // of sets, the one pushed to last
+	// The owner's: of sets, the one pushed to last; how many lanes there are,
+	// and the newest.
+	last  *laneSet
+	lanes int
+	only  *lane
 
 	// The wait. The worker writes these before it sets its bit in
 	// Scheduler.waiting; whoever clears the bit owns them until it sends the
@@ -132,19 +136,9 @@ func (w *Worker) Push(h Handle, c Class, b Band, readyMillis int64) {
 	w.push(c, min(b, bands-1), x[:])
 }
 
-// PushBatch is Push for many: one publication for neighbours of the same class
-// and band.
+// PushBatch is Push for many, with one publication for equal ones.
 func (w *Worker) PushBatch(list []Item) {
-	var xs [takeRun]item
-	for len(list) > 0 {
-		c, b, n := list[0].Class, list[0].Band, 0
-		for n < len(list) && n < len(xs) && list[n].Class == c && list[n].Band == b {
-			xs[n] = item{list[n].Handle, list[n].ReadyMillis}
-			n++
-		}
-		w.push(c, min(b, bands-1), xs[:n])
-		list = list[n:]
-	}
+	eachRun(list, w.push)
 }
 
 func (w *Worker) push(id Class, b Band, xs []item) {
@@ -160,6 +154,8 @@ func (w *Worker) push(id Class, b Band, xs []item) {
 	if l == nil {
 		l = newLane()
 		ls.bands[b].Store(l)
+		w.lanes++
+		w.only = l
 	}
 	n := l.push(xs)
 	if n < len(xs) {
@@ -198,6 +194,11 @@ func (w *Worker) setFor(id Class) *laneSet {
 // TryTake takes up to len(buf) handles without waiting: own lanes and queues
 // in order of priority, or else a share of another worker's lane. Lock-free.
 func (w *Worker) TryTake(buf []Handle) int {
+	if w.lanes == 1 && w.s.ready.empty() { // nothing to compare it with
+		if n := w.only.claim(buf); n > 0 {
+			return n
+		}
+	}
 	return w.s.collect(w.sets, &w.mask, buf)
 }
 
