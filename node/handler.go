@@ -1,0 +1,45 @@
+package node
+
+import (
+	"context"
+	"fmt"
+)
+
+// request answers what another node asks; a handler's own check says whether
+// this node is the right one to ask.
+func (n *core) request(ctx context.Context, from uint64, m method, body []byte) ([]byte, error) {
+	switch m {
+	case methodDo:
+		return n.serveDo(ctx, body), nil
+	case methodTask:
+		return serve(ctx, body, n.taskHere), nil
+	case methodTasks:
+		return serve(ctx, body, n.tasksHere), nil
+	case methodRenew:
+		return serve(ctx, body, n.renewHere), nil
+	case methodSteal:
+		return serve(ctx, body, n.serveSteal), nil
+	case methodHeld:
+		return serve(ctx, body, n.heldHere), nil
+	case methodStats:
+		return serve(ctx, body, n.statsHere), nil
+	case methodAgents:
+		return serve(ctx, body, n.agentsHere), nil
+	case methodSeen:
+		return serve(ctx, body, n.seenHere), nil
+	case methodGone:
+		return serve(ctx, body, n.goneHere), nil
+	case methodWhy:
+		return serve(ctx, body, n.whyHere), nil
+	}
+	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)
+}
+
+func (n *core) notified(from uint64, kind uint8, body []byte) {
+	switch kind {
+	case notifyDepths:
+		n.heard(from, body)
+	case notifyConfirm, notifyGiveBack:
+		n.grantsSettled(kind, body)
+	}
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/raftstore"
+	"github.com/quorate/quorate/sched"
+)
+
+// Intervals of the node's loops.
+const (
+	deskInterval    = 50 * time.Millisecond
+	depthInterval   = 100 * time.Millisecond
+	balanceInterval = 3 * time.Second
+)
+
+// deskLoop turns the wheel: it proposes what is due on the shards led here.
+func (n *core) deskLoop() {
+	t := time.NewTicker(deskInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := n.nowMillis()
+		for shard, d := range n.desks {
+			for cmds := range slices.Chunk(d.due(now), maxForwarded) {
+				n.propose(shard, cmds)
+			}
+		}
+	}
+}
+
+// propose sends commands to the log without waiting; who proposed them looks
+// again later.
+func (n *core) propose(shard uint32, cmds []ledger.Command) {
+	ps := make([]raftstore.Proposal, len(cmds))
+	for i, c := range cmds {
+		ps[i] = raftstore.Proposal{Command: c.Append(nil), Done: func(raftstore.Result) {}}
+	}
+	n.store.Propose(shard, ps)
+}
+
+// agentLoop reports who was seen and, on the control leader, looks for the
+// silent.
+func (n *core) agentLoop() {
+	every := min(n.cfg.AgentInterval/3, time.Second)
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		n.flushSeen()
+		if id, _ := n.leaders.of(controlShard); id == n.id.RaftID {
+			n.watchAgents()
+		}
+	}
+}
+
+// depthLoop tells the peers what waits here, at once when a backlog starts
+// and then as it changes.
+func (n *core) depthLoop() {
+	var told []depth
+	var again <-chan time.Time
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.backlog:
+		case <-again:
+		}
+		var list []depth
+		for _, d := range n.sched.Depths() {
+			if d.Queued > 0 {
+				list = append(list, depth{Capability: d.Capability, Queued: d.Queued, Oldest: d.OldestMillis})
+			}
+		}
+		if len(list) > 0 || len(told) > 0 {
+			b, err := json.Marshal(list)
+			if err != nil {
+				panic("node: depths: " + err.Error()) // plain fields always marshal
+			}
+			for _, v := range n.id.Voters {
+				if v.RaftID != n.id.RaftID {
+					n.peers.Notify(v.RaftID, notifyDepths, b)
+				}
+			}
+		}
+		told, again = list, nil
+		if len(list) > 0 {
+			again = time.After(depthInterval)
+		}
+	}
+}
+
+// heard takes a peer's depths and wakes workers here that could help.
+func (n *core) heard(from uint64, body []byte) {
+	var list []depth
+	if json.Unmarshal(body, &list) != nil {
+		return
+	}
+	n.depths.set(from, list)
+	if len(list) == 0 {
+		return
+	}
+	n.seats.Lock()
+	defer n.seats.Unlock()
+	for _, d := range list {
+		left := d.Queued
+		for _, s := range n.seats.of {
+			if left <= 0 {
+				break
+			}
+			if sched.Matches(s.caps, d.Capability) {
+				left -= s.wake(left)
+			}
+		}
+	}
+}
+
+// balanceLoop hands leadership to the node that should have it: shard i
+// belongs to voter i modulo their number, so that leaders spread evenly.
+func (n *core) balanceLoop() {
+	t := time.NewTicker(balanceInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		for _, s := range n.store.Status() {
+			to := n.id.Voters[int(s.Shard)%len(n.id.Voters)].RaftID
+			if s.Leader != n.id.RaftID || to == n.id.RaftID || n.draining.Load() || !n.peers.Up(to) || !caughtUp(&s, to) {
+				continue
+			}
+			if err := n.store.TransferLeader(s.Shard, to); err != nil {
+				n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+			}
+		}
+	}
+}
+
+// caughtUp says that a follower has (nearly) the leader's whole log.
+func caughtUp(s *raftstore.ShardStatus, id uint64) bool {
+	for _, f := range s.Followers {
+		if f.RaftID == id {
+			return f.Active && !f.Snapshot && f.Match+caughtUpLag >= s.LastIndex
+		}
+	}
+	return false
+}
+
+// caughtUpLag is how many entries a follower may lack and still be well: what
+// is in flight under load.
+const caughtUpLag = 64
+
+// handOver gives every led shard to a follower that is up, and waits shortly
+// for it to have happened.
+func (n *core) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		left := 0
+		_, changed := n.leaders.of(0)
+		for _, s := range n.store.Status() {
+			if s.Leader != n.id.RaftID {
+				continue
+			}
+			for _, v := range n.id.Voters {
+				if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
+					left++
+					_ = n.store.TransferLeader(s.Shard, v.RaftID) // looked at again below
+					break
+				}
+			}
+		}
+		if left == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
