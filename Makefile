@@ -59,8 +59,9 @@ bench: build
 chaos: build
 	bin/quorate chaos run $(ARGS)
 
-# Every fuzz target for FUZZTIME each; the seeds of all run in `make test`.
-FUZZTIME ?= 10s
+# Every fuzz target for FUZZTIME each (inputs, or a duration such as 5m); the
+# seeds of all run in `make test`.
+FUZZTIME ?= 50000x
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \

@@ -95,7 +95,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoReport, error) {
 	err := d.run(ctx)
 	d.view.end()
 	d.rep.Seconds = time.Since(d.began).Seconds()
-	if d.rep.Submitted > 0 {
+	if d.counted {
 		if cfg.JSON {
 			if e := json.NewEncoder(cfg.Out).Encode(d.rep); e != nil {
 				err = errors.Join(err, fmt.Errorf("chaos: %w", e))
@@ -115,6 +115,7 @@ type demo struct {
 	cluster *proc.Cluster
 	nodes   []wire.Client
 	ids     []string // of the submitted tasks
+	counted bool     // every task has ended and the report says how
 	kill    kill
 }
 
@@ -141,7 +142,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.cluster, err = proc.Start(ctx, proc.Config{Binary: d.cfg.Binary, Keep: d.cfg.Keep, Detach: d.cfg.Keep}); err != nil {
 		return err
 	}
-	defer func() { d.leave(ctx, err) }()
+	defer func() { d.leave(ctx) }()
 	pool := wire.Pool(4)
 	defer pool.CloseIdleConnections()
 	for _, n := range d.cluster.Nodes() {
@@ -159,6 +160,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	d.settle(tasks)
+	d.counted = true
 	return d.verify(ctx)
 }
 

@@ -92,8 +92,8 @@ func (d *demo) verify(ctx context.Context) error {
 }
 
 // leave ends the cluster, or says how to talk to it.
-func (d *demo) leave(ctx context.Context, err error) {
-	if !d.cfg.Keep || ctx.Err() != nil || err != nil && d.rep.Submitted == 0 {
+func (d *demo) leave(ctx context.Context) {
+	if !d.cfg.Keep || ctx.Err() != nil || !d.counted {
 		d.cluster.Close()
 		return
 	}
