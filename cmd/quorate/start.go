@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,11 +50,37 @@ type startCmd struct {
 	AgentInterval   time.Duration `default:"30s" help:"How often an agent should be heard of."`
 	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
 	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
+	Pprof           string        `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
 	logFlags        `embed:""`
+}
+
+// servePprof serves profiles until the process ends; never outside loopback.
+func servePprof(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usageError{fmt.Errorf("--pprof %s: want a loopback address such as 127.0.0.1:6060", addr)}
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "profiles: %v", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	go func() { _ = (&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}).Serve(l) }()
+	return nil
 }
 
 // Run runs a node until a signal or a reason to stop.
 func (c *startCmd) Run(ctx context.Context, con console) error {
+	if err := servePprof(c.Pprof); err != nil {
+		return err
+	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
 		MaxPayloadBytes: c.MaxPayload, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
