@@ -238,35 +238,54 @@ func (s *Scheduler) Push(h Handle, c Class, b Band, readyMillis int64) {
 // are queued at once, in their order, and divided among the workers waiting
 // for them.
 func (s *Scheduler) PushBatch(list []Item) {
-	eachRun(list, func(c Class, b Band, xs []item) { s.push(s.class(c), b, xs) })
+	r := runs{list: list}
+	for r.next() {
+		s.push(s.class(r.class), r.band, r.xs[:r.n])
+	}
 }
 
-// eachRun gathers equal classes and bands, after the run at the front, which
-// is often all.
-func eachRun(list []Item, fn func(Class, Band, []item)) {
-	var xs [takeRun]item
-	for len(list) > 0 {
-		part := list[:min(len(list), takeRun)]
-		list = list[len(part):]
-		k, first := 0, &part[0]
-		for k < len(part) && part[k].Class == first.Class && part[k].Band == first.Band {
-			xs[k] = item{part[k].Handle, part[k].ReadyMillis}
-			k++
+// runs gathers what is equal in class and band among every takeRun of a list.
+// (An iterator, not a function with a callback: its array stays on the stack.)
+type runs struct {
+	list  []Item
+	rest  uint64 // of the first takeRun, those to come
+	class Class
+	band  Band
+	n     int
+	xs    [takeRun]item
+}
+
+func (r *runs) next() bool {
+	r.n = 0
+	part := r.list[:min(len(r.list), takeRun)]
+	if r.rest == 0 {
+		if len(part) == 0 {
+			return false
 		}
-		fn(first.Class, min(first.Band, bands-1), xs[:k])
-		for rest := uint64(1)<<len(part) - uint64(1)<<k; rest != 0; {
-			n, x := 0, &part[bits.TrailingZeros64(rest)]
-			for m := rest; m != 0; m &= m - 1 {
-				i := bits.TrailingZeros64(m)
-				if y := &part[i]; y.Class == x.Class && y.Band == x.Band {
-					xs[n] = item{y.Handle, y.ReadyMillis}
-					n++
-					rest &^= 1 << i
-				}
-			}
-			fn(x.Class, min(x.Band, bands-1), xs[:n])
+		r.rest = 1<<len(part) - 1
+	}
+	first := &part[bits.TrailingZeros64(r.rest)]
+	i := bits.TrailingZeros64(r.rest)
+	for ; i < len(part) && part[i].Class == first.Class && part[i].Band == first.Band; i++ {
+		r.take(&part[i], i)
+	}
+	for m := r.rest >> i << i; m != 0; m &= m - 1 {
+		i = bits.TrailingZeros64(m)
+		if x := &part[i]; x.Class == first.Class && x.Band == first.Band {
+			r.take(x, i)
 		}
 	}
+	r.class, r.band = first.Class, min(first.Band, bands-1)
+	if r.rest == 0 {
+		r.list = r.list[len(part):]
+	}
+	return true
+}
+
+func (r *runs) take(x *Item, i int) {
+	r.xs[r.n] = item{x.Handle, x.ReadyMillis}
+	r.n++
+	r.rest &^= 1 << i
 }
 
 // push hands xs out, or queues them and looks again for waiting workers: the

@@ -138,7 +138,10 @@ func (w *Worker) Push(h Handle, c Class, b Band, readyMillis int64) {
 
 // PushBatch is Push for many, with one publication for equal ones.
 func (w *Worker) PushBatch(list []Item) {
-	eachRun(list, w.push)
+	r := runs{list: list}
+	for r.next() {
+		w.push(r.class, r.band, r.xs[:r.n])
+	}
 }
 
 func (w *Worker) push(id Class, b Band, xs []item) {
