@@ -2,6 +2,7 @@ package sched
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"unsafe"
@@ -91,6 +92,23 @@ func TestInjectorVoidsAcrossBlocks(t *testing.T) {
 	q.push([]item{{handle: 9}})
 	if n := q.take(buf); n != 1 || buf[0] != 9 {
 		t.Fatalf("took %v", buf[:n])
+	}
+}
+
+// TestInjectorVoidedPush is the other end: what a pusher finds voided it pushes
+// again.
+func TestInjectorVoidedPush(t *testing.T) {
+	var q injector
+	q.push([]item{{handle: 1}})
+	b := q.tail.Load()
+	b.slots[1].stamp.Store(slotVoided)
+	b.slots[3].stamp.Store(slotVoided)
+	q.push([]item{{handle: 2}, {handle: 3}, {handle: 4}})
+	buf := make([]Handle, 8)
+	n := q.take(buf)
+	slices.Sort(buf[:n])
+	if !slices.Equal(buf[:n], []Handle{1, 2, 3, 4}) {
+		t.Errorf("took %v", buf[:n])
 	}
 }
 

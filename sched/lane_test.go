@@ -1,7 +1,6 @@
 package sched
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -195,7 +194,9 @@ func (l *earlyReader) steal(out []item, _ uint32) (int, bool) {
 		if !l.head.CompareAndSwap(h, h+1) {
 			return 0, true
 		}
-		runtime.Gosched() // the owner pushes over it
+		for try := 0; try < 1000 && l.tail.Load()-h <= 8; try++ {
+			runtime.Gosched() // until the owner has pushed over it
+		}
 		out[0].handle = Handle(l.slots[h%8].Load())
 		return 1, false
 	}
@@ -218,9 +219,8 @@ func TestPlantedBugs(t *testing.T) {
 	}
 	caught := func(name string, run func() error) {
 		t.Run(name, func(t *testing.T) {
-			err := errors.New("")
 			for range 20 { // each alone is almost sure to show
-				if err = run(); err != nil {
+				if err := run(); err != nil {
 					t.Log("caught: ", err)
 					return
 				}

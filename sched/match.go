@@ -72,16 +72,24 @@ func (s *Scheduler) claimWaiter(c *class) *Worker {
 		if !ok {
 			return nil
 		}
-		if !s.waiting.clear(i) {
-			continue
-		}
-		w := s.worker(i) // stays: it is in Take, and gets nowhere without a token
-		if c.able.has(i) {
+		if w := s.claimAt(c, i); w != nil {
 			c.turn.Store(i + 1)
 			return w
 		}
-		w.send(0, nil) // the index changed hands between looking and claiming
 	}
+}
+
+// claimAt claims the worker at index i if it waits and can do c.
+func (s *Scheduler) claimAt(c *class, i uint32) *Worker {
+	if !s.waiting.clear(i) {
+		return nil
+	}
+	w := s.worker(i) // stays: it is in Take, and gets nowhere without a token
+	if !c.able.has(i) {
+		w.send(0, nil) // the index changed hands between looking and claiming
+		return nil
+	}
+	return w
 }
 
 // bestWaiter looks, from where the last search ended, at up to rankChoices of
