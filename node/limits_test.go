@@ -51,10 +51,7 @@ func TestLimits(t *testing.T) {
 		}
 		return err
 	}
-	for _, x := range []struct {
-		name, code string
-		at, over   error
-	}{
+	cases := []limitCase{
 		{"input", "payload_too_large", submit(func(s *api.TaskSpec) { s.Input = quoted(1024) }), submit(func(s *api.TaskSpec) { s.Input = quoted(1025) })},
 		{"context", "payload_too_large", submit(func(s *api.TaskSpec) { s.Context = quoted(1024) }), submit(func(s *api.TaskSpec) { s.Context = quoted(1025) })},
 		{"target", "invalid_task", submit(func(s *api.TaskSpec) { s.Target = strings.Repeat("t", MaxNameBytes) }), submit(func(s *api.TaskSpec) { s.Target = strings.Repeat("t", MaxNameBytes+1) })},
@@ -77,20 +74,32 @@ func TestLimits(t *testing.T) {
 		{"exactly once", "not_yet_supported", nil, submit(func(s *api.TaskSpec) { s.Guarantee = "atp-3" })},
 		{"after", "not_yet_supported", nil, submit(func(s *api.TaskSpec) { s.After = []string{id} })},
 		{"past deadline", "invalid_task", nil, submit(func(s *api.TaskSpec) { past := time.Now().Add(-time.Second); s.Deadline = &past })},
-	} {
-		if x.at != nil {
-			t.Errorf("%s: at the limit: %v", x.name, x.at)
-		}
-		if code(x.over) != x.code {
-			t.Errorf("%s: over the limit: %v, want %s", x.name, x.over, x.code)
-		}
-		var e *api.Error
-		if errors.As(x.over, &e) && (e.Layer < 1 || e.Layer > 7 || e.Retry == "" || e.Status < 400) {
-			t.Errorf("%s: %+v has no layer, retry or status", x.name, e)
-		}
+	}
+	for _, x := range cases {
+		x.check(t)
 	}
 	if err := settle(api.Settlement{TaskID: id, Epoch: l.Epoch, Verdict: "complete", Result: quoted(1024)}); err != nil {
 		t.Errorf("a refused settlement changed something: %v", err)
+	}
+}
+
+// limitCase is what came of something at a limit, and of something over it.
+type limitCase struct {
+	name, code string
+	at, over   error
+}
+
+func (x *limitCase) check(t *testing.T) {
+	t.Helper()
+	if x.at != nil {
+		t.Errorf("%s: at the limit: %v", x.name, x.at)
+	}
+	if code(x.over) != x.code {
+		t.Errorf("%s: over the limit: %v, want %s", x.name, x.over, x.code)
+	}
+	var e *api.Error
+	if errors.As(x.over, &e) && (e.Layer < 1 || e.Layer > 7 || e.Retry == "" || e.Status < 400) {
+		t.Errorf("%s: %+v has no layer, retry or status", x.name, e)
 	}
 }
 
