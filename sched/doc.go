@@ -23,7 +23,8 @@
 //	Worker.Push   wait-free   when the lane has room and nobody waits (lane)
 //	TryTake       lock-free   a failed claim is another's success
 //	steal         obstruction-free against thieves of that lane, who look elsewhere
-//	finding a waiting worker  lock-free; a load per 64 workers, 32 scores
+//	finding a waiting worker  lock-free; a load per 64 workers, 32 scores; waking
+//	              it is a channel send: the runtime's lock, for that moment
 //	Take          TryTake, then blocking, that being its purpose
 //	AddWorker, Close, UpdateCapabilities, Workers, Class the first times: a mutex
 //
