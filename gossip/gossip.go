@@ -239,6 +239,11 @@ func (g *Gossip) notify() {
 	}
 }
 
+// spreadDirect is how many nodes hear of a new Meta by a state exchange, over
+// TCP: datagrams alone may all be lost on a busy host, and the next periodic
+// exchange is up to half a minute away.
+const spreadDirect = 8
+
 // spread re-advertises this node after SetMeta. A Meta that found nobody to go
 // to in time goes with the next state exchange.
 func (g *Gossip) spread() {
@@ -249,6 +254,13 @@ func (g *Gossip) spread() {
 		case <-g.respread:
 			if err := g.list.UpdateNode(spreadTimeout); err != nil {
 				g.cfg.Logger.Debug("spreading new meta", "layer", layer, "err", err)
+			}
+			told := 0
+			for _, m := range g.table.list() {
+				if m.Addr != g.addr && told < spreadDirect && g.ctx.Err() == nil {
+					g.contact(m.Addr)
+					told++
+				}
 			}
 		}
 	}
