@@ -21,7 +21,7 @@ type DemoConfig struct {
 	// Binary is the quorate executable the nodes and agents run; default: this one.
 	Binary string
 	// Limit is how many packages are worked through, spread evenly over the
-	// standard library; default 48, about a minute on two cores.
+	// standard library; default 72, about a minute on two cores.
 	Limit int
 	// Keep leaves the cluster and its agents running at the end.
 	Keep bool
@@ -32,8 +32,9 @@ type DemoConfig struct {
 }
 
 const (
-	defaultDemoLimit = 48
-	submitBatch      = 64 // tasks a request
+	defaultDemoLimit = 72
+	submitBatch      = 16 // tasks a request
+	submitBelow      = 12 // tasks under way: then the next batch
 	demoPoll         = 200 * time.Millisecond
 	demoPatience     = 3 * time.Minute  // without any completion
 	demoDown         = 5 * time.Second  // between the kill and the restart, at least
@@ -41,6 +42,8 @@ const (
 	demoVerify       = 30 * time.Second // for the ledgers to be equal
 	demoCalls        = 10 * time.Second // for one request, over all nodes
 	agentStart       = 20 * time.Second
+	leaderWait       = 20 * time.Second
+	leaderPoll       = 10 * time.Millisecond
 )
 
 // demoAgents are the agents: what each can do and the node it asks first.
@@ -67,6 +70,7 @@ type DemoReport struct {
 	Seconds      float64        `json:"duration_seconds"`
 	Killed       string         `json:"killed_node"`
 	KilledShards []uint32       `json:"killed_leader_of_shards"`
+	LedAgain     float64        `json:"shards_led_again_after_seconds"`
 	GapSeconds   float64        `json:"longest_gap_around_the_kill_seconds"`
 	ByAgent      map[string]int `json:"completed_by_agent"`
 	ByNode       map[string]int `json:"completed_by_node"`
@@ -114,8 +118,9 @@ type demo struct {
 	rep     DemoReport
 	cluster *proc.Cluster
 	nodes   []wire.Client
-	ids     []string // of the submitted tasks
-	counted bool     // every task has ended and the report says how
+	specs   []api.TaskSpec // all that is to be done
+	ids     []string       // of those submitted, in the same order
+	counted bool           // every task has ended and the report says how
 	kill    kill
 }
 
@@ -152,7 +157,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.startAgents(ctx); err != nil {
 		return err
 	}
-	if err := d.submit(ctx, root, chosen); err != nil {
+	if err := d.plan(root, chosen); err != nil {
 		return err
 	}
 	tasks, err := d.watch(ctx)
@@ -217,10 +222,9 @@ func (d *demo) ask(ctx context.Context, call func(context.Context, wire.Client) 
 	}
 }
 
-// submit declares one vet and one lint task for every package. The keys make
-// it safe to send a batch again when its answer was lost.
-func (d *demo) submit(ctx context.Context, root string, chosen []string) error {
-	var specs []api.TaskSpec
+// plan makes one vet and one lint task for every package. The keys make it
+// safe to send a batch again when its answer was lost.
+func (d *demo) plan(root string, chosen []string) error {
 	for _, pkg := range chosen {
 		input, err := json.Marshal(workInput{Root: root, Package: pkg})
 		if err != nil {
@@ -228,38 +232,48 @@ func (d *demo) submit(ctx context.Context, root string, chosen []string) error {
 		}
 		for _, can := range []string{"vet:go", "lint:gofmt"} {
 			action, target, _ := api.SplitCapability(can)
-			specs = append(specs, api.TaskSpec{
+			d.specs = append(d.specs, api.TaskSpec{
 				Action: action, Target: target, Description: can + " " + pkg, Input: input,
 				IdempotencyKey: "demo/" + can + "/" + pkg, LeaseSeconds: demoAgentLease,
 			})
 		}
 	}
-	for batch := range slices.Chunk(specs, submitBatch) {
-		var verdicts []api.SubmitVerdict
-		err := d.ask(ctx, func(ctx context.Context, c wire.Client) (err error) {
-			verdicts, err = c.Submit(ctx, batch)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("chaos: submit: %w", err)
-		}
+	return nil
+}
+
+// submit sends the next batch when little is left to do.
+func (d *demo) submit(ctx context.Context, prog *progress) error {
+	if len(d.ids) == len(d.specs) || len(d.ids)-prog.ended >= submitBelow {
+		return nil
+	}
+	batch := d.specs[len(d.ids):min(len(d.ids)+submitBatch, len(d.specs))]
+	var verdicts []api.SubmitVerdict
+	err := d.ask(ctx, func(ctx context.Context, c wire.Client) (err error) {
+		verdicts, err = c.Submit(ctx, batch)
 		for _, v := range verdicts {
-			if v.Error != nil {
-				return fmt.Errorf("chaos: submit: %w", v.Error)
-			}
-			d.ids = append(d.ids, v.TaskID)
+			err = errors.Join(err, refusal(v.Error)) // asked again as a whole: the keys see to that
 		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("chaos: submit: %w", err)
+	}
+	for _, v := range verdicts {
+		d.ids = append(d.ids, v.TaskID)
+		prog.mine[v.TaskID] = true
 	}
 	d.rep.Submitted = len(d.ids)
-	d.view.say("%d tasks submitted; each is on the disks of a quorum", len(d.ids))
 	return nil
 }
 
 // watch follows the tasks to their end, strikes half-way, and returns them.
 func (d *demo) watch(ctx context.Context) ([]api.Task, error) {
-	prog := newProgress(d.ids)
+	prog := newProgress(len(d.specs))
 	lastMove := time.Now()
 	for {
+		if err := d.submit(ctx, prog); err != nil {
+			return nil, err
+		}
 		var tasks []api.Task
 		var agents []api.Agent
 		err := d.ask(ctx, func(ctx context.Context, c wire.Client) (err error) {
@@ -276,12 +290,12 @@ func (d *demo) watch(ctx context.Context) ([]api.Task, error) {
 			lastMove = time.Now()
 		}
 		d.view.show(prog, d.nodeStates())
-		if prog.ended == len(d.ids) {
+		if prog.ended == len(d.specs) {
 			d.rep.ByAgent, d.rep.ByNode = prog.byAgent, prog.byNode
 			return tasks, d.restart(ctx)
 		}
 		if time.Since(lastMove) > demoPatience {
-			return nil, fmt.Errorf("chaos: nothing was completed for %v, %d of %d tasks have ended (last: %v)", demoPatience, prog.ended, len(d.ids), err)
+			return nil, fmt.Errorf("chaos: nothing was completed for %v, %d of %d tasks have ended (last: %v)", demoPatience, prog.ended, len(d.specs), err)
 		}
 		if err := d.strike(ctx, prog); err != nil {
 			return nil, err
@@ -296,9 +310,9 @@ func (d *demo) watch(ctx context.Context) ([]api.Task, error) {
 // not before the others have had some time alone.
 func (d *demo) strike(ctx context.Context, prog *progress) error {
 	switch {
-	case d.kill.node == nil && prog.ended*2 >= len(d.ids):
+	case d.kill.node == nil && prog.ended*2 >= len(d.specs):
 		return d.killBusyLeader(ctx, prog)
-	case d.kill.node != nil && !d.kill.back && prog.ended*4 >= len(d.ids)*3 && time.Since(d.kill.at) > demoDown:
+	case d.kill.node != nil && !d.kill.back && prog.ended*4 >= len(d.specs)*3 && time.Since(d.kill.at) > demoDown:
 		return d.restart(ctx)
 	}
 	return nil
@@ -330,7 +344,29 @@ func (d *demo) killBusyLeader(ctx context.Context, prog *progress) error {
 	victim.Kill()
 	d.rep.Killed, d.rep.KilledShards = victim.ID, d.kill.shards
 	d.view.say("SIGKILL to %s, leader of busy shard %d (it led %v)", victim.ID, busy, d.kill.shards)
-	return nil
+	return d.awaitLeaders(ctx)
+}
+
+// awaitLeaders waits until every shard of the killed node is led by another,
+// and notes how long that took.
+func (d *demo) awaitLeaders(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	for {
+		leaders, err := d.cluster.Leaders(ctx)
+		led := err == nil && !slices.ContainsFunc(d.kill.shards, func(s uint32) bool {
+			return leaders[s] == "" || leaders[s] == d.kill.node.ID
+		})
+		if led {
+			took := time.Since(d.kill.at)
+			d.rep.LedAgain = took.Seconds()
+			d.view.say("its shards are led again after %v", took.Round(time.Millisecond))
+			return nil
+		}
+		if !pause(ctx, leaderPoll) {
+			return fmt.Errorf("chaos: shards %v have had no leader for %v", d.kill.shards, leaderWait)
+		}
+	}
 }
 
 // restart brings the killed node back, once.

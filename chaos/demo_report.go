@@ -121,6 +121,7 @@ func printDemo(out io.Writer, r DemoReport, well bool) {
 	line("completed through node", "%s", counts(r.ByNode))
 	if r.Killed != "" {
 		line("killed and restarted", "%s, leader of shards %v", r.Killed, r.KilledShards)
+		line("its shards were led again after", "%.2f s", r.LedAgain)
 		line("longest gap around the kill", "%.2f s without a completion", r.GapSeconds)
 	}
 	line("ledger", "%d records, verified on all nodes: %s, heads equal: %s", r.Records, yes(r.Verified), yes(r.EqualHeads))

@@ -111,7 +111,8 @@ func TestGapAround(t *testing.T) {
 }
 
 func TestProgressCountsEachTaskOnce(t *testing.T) {
-	p := newProgress([]string{"a", "b", "c"})
+	p := newProgress(3)
+	p.mine = map[string]bool{"a": true, "b": true, "c": true}
 	agents := []api.Agent{{Manifest: api.Manifest{AgentID: "x"}, NodeID: "n1"}}
 	first := []api.Task{{TaskID: "a", State: "completed", AgentID: "x", Attempts: 1}, {TaskID: "b", State: "running", Attempts: 2}, {TaskID: "other", State: "completed"}}
 	if !p.update(first, agents) || p.update(first, agents) {
@@ -126,7 +127,7 @@ func TestProgressCountsEachTaskOnce(t *testing.T) {
 func TestViewOffTerminal(t *testing.T) {
 	var out bytes.Buffer
 	v := newView(&out, false)
-	p := newProgress([]string{"a"})
+	p := newProgress(1)
 	for range 3 {
 		v.show(p, map[string]bool{"n1": true, "n2": false})
 	}

@@ -16,6 +16,7 @@ import (
 
 // progress is what is known of the demonstration's tasks at one moment.
 type progress struct {
+	total       int
 	mine        map[string]bool // submitted
 	counted     map[string]bool // seen ended
 	ended       int
@@ -26,12 +27,8 @@ type progress struct {
 	liveByShard map[uint32]int
 }
 
-func newProgress(ids []string) *progress {
-	p := &progress{mine: map[string]bool{}, counted: map[string]bool{}, byAgent: map[string]int{}, byNode: map[string]int{}}
-	for _, id := range ids {
-		p.mine[id] = true
-	}
-	return p
+func newProgress(total int) *progress {
+	return &progress{total: total, mine: map[string]bool{}, counted: map[string]bool{}, byAgent: map[string]int{}, byNode: map[string]int{}}
 }
 
 // update takes in a look at the tasks, and says whether more have ended.
@@ -118,15 +115,15 @@ func (v *view) show(p *progress, up map[string]bool) {
 		if time.Since(v.lastLine) >= lineInterval {
 			v.lastLine = time.Now()
 			v.say("%d/%d done, %d running, %d retries; agents: %s; nodes: %s",
-				p.ended, len(p.mine), p.running, p.retries, counts(p.byAgent), nodeCounts(p, up))
+				p.ended, p.total, p.running, p.retries, counts(p.byAgent), nodeCounts(p, up))
 		}
 		return
 	}
 	v.clear()
 	var b strings.Builder
-	cells := barCells * p.ended / max(len(p.mine), 1)
+	cells := barCells * p.ended / max(p.total, 1)
 	fmt.Fprintf(&b, "%6.1fs  [%s%s] %d/%d, %d running, %d retries\n", time.Since(v.began).Seconds(),
-		strings.Repeat("█", cells), strings.Repeat("·", barCells-cells), p.ended, len(p.mine), p.running, p.retries)
+		strings.Repeat("█", cells), strings.Repeat("·", barCells-cells), p.ended, p.total, p.running, p.retries)
 	fmt.Fprintf(&b, "         agents: %s\n", counts(p.byAgent))
 	fmt.Fprintf(&b, "         nodes:  %s\n", nodeCounts(p, up))
 	v.drawn = strings.Count(b.String(), "\n")
