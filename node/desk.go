@@ -57,6 +57,8 @@ type slot struct {
 	gen     uint32
 	brief   ledger.Brief
 	epoch   uint64 // the newest lease's
+	last    string // the agent it was given to
+	old     bool   // open since before the term: an earlier leader may have leased it
 	lease   lease  // agent == "" when nobody holds it
 	ending  bool   // a completion is on its way through the log: hands off
 	nextTry int64  // do not propose what is due again before
@@ -105,7 +107,7 @@ func (d *desk) lead(term uint64, live func(func(ledger.Brief) bool)) {
 	defer d.mu.Unlock()
 	d.clear()
 	d.mu.term = term
-	live(func(b ledger.Brief) bool { d.put(b); return true })
+	live(func(b ledger.Brief) bool { d.mu.slots[d.put(b)].old = true; return true })
 }
 
 // follow puts the desk down.
@@ -172,7 +174,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 	if s.lease.agent == "" {
 		d.mu.leased++
 	}
-	s.epoch = max(s.epoch, r.epoch)
+	s.epoch, s.last = max(s.epoch, r.epoch), r.agent
 	s.lease = lease{agent: r.agent, node: r.node, epoch: r.epoch, assigned: nowMillis, confirmed: true,
 		expires: nowMillis + s.brief.LeaseMillis}
 	d.rearm(i)

@@ -31,7 +31,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending {
 			continue
 		}
-		s.epoch = max(s.epoch+1, d.mu.term<<epochTermShift|1)
+		s.epoch, s.last = max(s.epoch+1, d.mu.term<<epochTermShift|1), agent
 		s.lease = lease{agent: agent, node: node, epoch: s.epoch, assigned: nowMillis,
 			expires: nowMillis + s.brief.LeaseMillis, from: from}
 		d.mu.leased++
@@ -60,12 +60,15 @@ func (d *desk) find(id ledger.TaskID, agent string, epoch uint64) (uint32, claim
 	if !ok {
 		return 0, claimUnknown
 	}
-	l := &d.mu.slots[i].lease
+	s := &d.mu.slots[i]
 	switch {
-	case l.agent == agent && l.epoch == epoch:
+	case s.lease.agent == agent && s.lease.epoch == epoch:
 		return i, claimHolds
-	case l.agent != "" || epoch <= d.mu.slots[i].brief.Epoch || epoch < d.mu.slots[i].epoch:
+	case s.lease.agent != "" || epoch <= s.brief.Epoch || epoch < s.epoch:
 		return i, claimStale
+	case epoch == s.epoch && agent == s.last: // given back, or never confirmed
+	case !s.old || epoch>>epochTermShift == 0 || epoch>>epochTermShift >= d.mu.term:
+		return i, claimStale // the desk knows every epoch of this term: that one is another task's, or made up
 	}
 	return i, claimUnknown
 }

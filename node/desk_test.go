@@ -85,7 +85,11 @@ func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
 	at, id, agent, epoch, brief := scriptStart+s.now, a.id, a.agent, a.epoch, a.brief
 	switch d.Cmd {
 	case "lead":
-		s.desk.lead(a.term, func(func(ledger.Brief) bool) {})
+		s.desk.lead(a.term, func(fn func(ledger.Brief) bool) {
+			if brief.State = ledger.StateReady; a.task != "" {
+				fn(brief)
+			}
+		})
 	case "follow":
 		s.desk.follow()
 	case "open":

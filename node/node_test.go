@@ -141,6 +141,26 @@ func TestLeaseExpiry(t *testing.T) {
 	})
 }
 
+// An epoch from another task, or one that was never given, is refused and
+// changes nothing.
+func TestForeignEpoch(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, nil)
+	n := c.nodes[0]
+	c.register(n, "a", "x:y")
+	c.submit(n, api.TaskSpec{Action: "x", Target: "y"})
+	l := c.lease(n, "a", 5)
+	other := c.submit(n, api.TaskSpec{Action: "x", Target: "never leased"})
+	for _, epoch := range []uint64{1, l.Epoch, l.Epoch + 1, 1 << 52} {
+		if v := c.settle(n, "a", api.Lease{TaskID: other, Epoch: epoch}, "complete"); v.Error == nil || v.Error.Code != "stale_lease" {
+			t.Errorf("epoch %d: %+v", epoch, v)
+		}
+	}
+	if x := c.task(n, other); x.State != "ready" || x.Attempts != 0 {
+		t.Errorf("changed: %+v", x)
+	}
+}
+
 // best_effort: answered before it is durable, never run again; with a key the
 // key still decides.
 func TestBestEffort(t *testing.T) {
