@@ -181,23 +181,34 @@ type Code uint8
 
 // The codes.
 const (
-	OK              Code = iota
-	KeyReused            // the idempotency key belongs to another request
-	NotFound             // no such task or agent
-	StaleLease           // the epoch is over
-	BadState             // not possible in the state the task is in
-	NotDue               // nothing to do (yet): the clock, the epoch or the task has moved
-	Invalid              // malformed whatever the state; Detail says what
-	Exists               // the ID, or the cluster, is there already
-	NodeIDTaken          // the node ID belongs to another raft identity
-	NodeRemoved          // that raft identity was removed and never returns
-	NotYetSupported      // a later version does this
+	OK                Code = iota
+	KeyReused              // the idempotency key belongs to another request
+	NotFound               // no such task or agent
+	StaleLease             // the epoch is over
+	BadState               // not possible in the state the task is in
+	NotDue                 // nothing to do (yet): the clock, the epoch or the task has moved
+	Invalid                // malformed whatever the state; Detail says what
+	Exists                 // the ID, or the cluster, is there already
+	NodeIDTaken            // the node ID belongs to another raft identity
+	NodeRemoved            // that raft identity was removed and never returns
+	NotYetSupported        // a later version does this
+	InProgress             // another holder performs it
+	DigestMismatch         // another request than the one the task was declared with
+	SelfApproval           // who asks for it, or performs it, may not approve it
+	AlreadyApproved        // one person approves once
+	NotApprover            // not one of those who may approve it
+	DeadlinePassed         // the task's deadline has passed
+	Irreversible           // no compensation was declared
+	ResultDiffers          // confirmed before, with another result
+	CheckpointStale        // a newer task checkpoint is there
+	DependencyMissing      // a task named in after does not exist
 
 	codeEnd
 )
 
 var codeNames = []string{"ok", "idempotency_key_reused", "not_found", "stale_lease", "bad_state", "not_due", "invalid", "exists",
-	"node_id_taken", "node_removed", "not_yet_supported"}
+	"node_id_taken", "node_removed", "not_yet_supported", "in_progress", "digest_mismatch", "self_approval", "already_approved", "not_an_approver",
+	"deadline_passed", "irreversible", "result_differs", "checkpoint_stale", "dependency_missing"}
 
 // String is the stable name used in errors and records.
 func (c Code) String() string { return word(codeNames, uint8(c)) }
