@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -30,6 +31,7 @@ type Config struct {
 	ElectionTicks  int           // default 10: a silent leader is replaced after 1–2 × this
 	HeartbeatTicks int           // default 2
 
+	Engines            int // default half of GOMAXPROCS: goroutines that drive the shards, each some of them
 	MaxCommandBytes    int // default 4 MiB: a larger command is ErrTooLarge
 	MaxBatchCommands   int // default 256 commands an entry
 	MaxBatchBytes      int // default 64 KiB an entry; one bigger command goes alone
@@ -63,6 +65,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.TickInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTicks, 10)
 	setDefault(&c.HeartbeatTicks, 2)
+	setDefault(&c.Engines, max(1, runtime.GOMAXPROCS(0)/2))
 	setDefault(&c.MaxCommandBytes, 4<<20)
 	setDefault(&c.MaxBatchCommands, 256)
 	setDefault(&c.MaxBatchBytes, 64<<10)
@@ -100,6 +103,7 @@ func (c Config) validate() error {
 	check(c.TickInterval > 0, "TickInterval %v is not positive", c.TickInterval)
 	check(c.HeartbeatTicks > 0, "HeartbeatTicks %d is not positive", c.HeartbeatTicks)
 	check(c.ElectionTicks > c.HeartbeatTicks, "ElectionTicks %d is not above HeartbeatTicks %d", c.ElectionTicks, c.HeartbeatTicks)
+	check(c.Engines > 0, "Engines %d is not positive", c.Engines)
 	check(c.MaxCommandBytes > 0 && c.MaxCommandBytes <= maxCommand, "MaxCommandBytes %d is not in 1..64 MiB", c.MaxCommandBytes)
 	check(c.MaxBatchCommands > 0 && c.MaxBatchCommands <= maxCommandsPerEntry, "MaxBatchCommands %d is not in 1..%d", c.MaxBatchCommands, maxCommandsPerEntry)
 	check(c.MaxBatchBytes > 0 && c.MaxBatchBytes <= maxCommand, "MaxBatchBytes %d is not in 1..64 MiB", c.MaxBatchBytes)

@@ -3,12 +3,13 @@
 // # Types
 //
 // A Replica is one member of one raft group: synchronous, without goroutine or clock, its I/O behind Log and a few
-// functions. A Store drives one Replica per shard, each in a goroutine of its own, on two Pebble databases and flat
-// journals. The caller brings a Machine per shard, which turns commands into state and outcomes, and a Transport.
+// functions. A Store drives one Replica per shard on two Pebble databases and flat journals; an engine, one goroutine,
+// drives several of them, so that one log write, one fsync and one frame to each peer carry what all of them have. The
+// caller brings a Machine per shard, which turns commands into state and outcomes, and a Transport.
 //
 // # Life of a command
 //
-// Store.Propose puts it in the shard's mailbox. The shard's goroutine packs what is there into one entry (two entries
+// Store.Propose puts it in the shard's mailbox. Its engine packs what is there into one entry (two entries
 // go at once, further ones when full, at most MaxInflightEntries), hands it to raft, sends it to the followers, and
 // while its own fsync runs applies what was committed before. A quorum's fsyncs commit it; Machine.Apply changes
 // memory and appends to the Journal; Done gets the outcome. Every two seconds Machine.Freeze says what changed: a
@@ -25,7 +26,7 @@
 //
 // # Invariants, and where they are kept
 //
-//	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses after Log.Sync
+//	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses in Log.Sync's then
 //	applied once, in order                                    Replica.apply; checkpoint key in the ingest (stateDB.write)
 //	applied index and state can't part                        one atomic Ingest per checkpoint
 //	journal durable before its log entries go                 shard.writeCheckpoint
@@ -44,7 +45,9 @@
 // # Goroutines
 //
 //	name        owner   stops
-//	shard.run   Store   Close: after a last checkpoint; a fatal error: at once
+//	engine.run  Store   Close: after last checkpoints; a fatal error: at once
+//	sync waiter engine  with it
+//	installer   engine  when a snapshot is installed; the engine waits
 //	tick, marks Store   Close
 //	checkpoint  shard   when written; Close waits
 //	sender      shard   when streamed, or when Close ends its context; Close waits
@@ -56,7 +59,8 @@
 // with 8,192 in flight, 90,000/s with 64, one at a time p50 0.41 ms.
 //
 // Rejected: waiting for the own fsync before sending to the followers (a round trip more for a lone command); a
-// goroutine per shard for SyncWait (a wake-up more, and throughput within noise in the prototype); a Pebble snapshot
+// goroutine per shard that also waits for its fsync (three nodes at 2,000 lifecycles/s, completed p50 / p99: 12.6 / 49 ms
+// against 8.0 / 30 ms with engines); a Pebble snapshot
 // for streams (an excise takes keys away under it, an iterator keeps them).
 //
 // # What it does not do

@@ -84,7 +84,10 @@ type shardLog struct {
 	checkpoint    checkpoint
 	cache         []*pb.Entry // cacheFirst..last
 	cacheBytes    int
-	syncing       *pebble.Batch // appended, not waited for
+	sink          *logSink // where appends are gathered; nil: each is written, and waited for, by itself
+	owner         *shard   // whose log it is, for the sink
+	appended      bool     // since the last Sync
+	unsynced      []mark   // of Syncs that are not through, oldest first: what the log is when they are
 	scratch       []byte
 }
 
@@ -203,14 +206,13 @@ func (l *shardLog) Append(hs *pb.HardState, entries []*pb.Entry) error {
 	if len(entries) == 0 && !hardChanged {
 		return nil
 	}
-	if l.syncing != nil {
-		return errors.New("append before the last one was synced")
+	var b *pebble.Batch
+	if l.sink != nil {
+		b = l.sink.writer()
+	} else {
+		b = l.db.NewBatch()
+		defer b.Close()
 	}
-	size := 256
-	for _, e := range entries {
-		size += len(e.GetData()) + entryKeyBytes + 32
-	}
-	b := l.db.NewBatchWithSize(size)
 	if len(entries) > 0 {
 		if first := entries[0].GetIndex(); first <= l.last {
 			if err := l.replaceFrom(b, first); err != nil {
@@ -229,10 +231,10 @@ func (l *shardLog) Append(hs *pb.HardState, entries []*pb.Entry) error {
 		return err
 	}
 	l.hardDurable = [2]uint64{l.hard.GetTerm(), l.hard.GetVote()}
-	if err := l.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		return err
+	l.appended = true
+	if l.sink == nil {
+		return l.db.Apply(b, pebble.Sync)
 	}
-	l.syncing = b
 	return nil
 }
 
@@ -241,6 +243,9 @@ func (l *shardLog) Append(hs *pb.HardState, entries []*pb.Entry) error {
 func (l *shardLog) replaceFrom(b *pebble.Batch, first uint64) error {
 	if first <= l.truncated {
 		return fmt.Errorf("entry %d is at or before %d, which is truncated", first, l.truncated)
+	}
+	for i := range l.unsynced { // nor may a write that is still under way raise it again
+		l.unsynced[i].last = min(l.unsynced[i].last, first-1)
 	}
 	if err := l.marks.lower(l.shard, first-1); err != nil {
 		return err
@@ -289,19 +294,26 @@ func (l *shardLog) put(b *pebble.Batch, e *pb.Entry) error {
 }
 
 // Sync implements Log.
-func (l *shardLog) Sync() error {
-	if l.syncing == nil {
+func (l *shardLog) Sync(then func()) error {
+	if !l.appended && len(l.unsynced) == 0 {
+		then()
 		return nil
 	}
-	err := l.syncing.SyncWait()
-	if err == nil {
-		err = l.syncing.Close()
+	l.appended = false
+	l.unsynced = append(l.unsynced, mark{l.hard.GetTerm(), l.hard.GetVote(), l.last})
+	if l.sink == nil { // Append has waited
+		l.persisted()
+		then()
+		return nil
 	}
-	l.syncing = nil
-	if err == nil {
-		l.marks.raise(l.shard, mark{l.hard.GetTerm(), l.hard.GetVote(), l.last})
-	}
-	return err
+	l.sink.durable = append(l.sink.durable, durable{l, then})
+	return nil
+}
+
+// persisted notes that the oldest Sync is through.
+func (l *shardLog) persisted() {
+	l.marks.raise(l.shard, l.unsynced[0])
+	l.unsynced = slices.Delete(l.unsynced, 0, 1)
 }
 
 func (l *shardLog) cacheFirst() uint64 { return l.last + 1 - uint64(len(l.cache)) }

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -14,7 +15,8 @@ const (
 
 // mailbox is how everybody talks to a shard's goroutine. Two sets of slices take turns, so that taking is a swap.
 type mailbox struct {
-	wake        chan struct{} // capacity 1: something is there
+	pending     atomic.Bool // something is there
+	wake        func()      // tells the goroutine that takes
 	maxCommands int
 	maxBytes    int
 	mu          struct {
@@ -37,14 +39,14 @@ type letters struct {
 	abort        bool // end at once
 }
 
-func newMailbox(maxCommands, maxBytes int) *mailbox {
-	return &mailbox{wake: make(chan struct{}, 1), maxCommands: maxCommands, maxBytes: maxBytes}
+func newMailbox(maxCommands, maxBytes int, wake func()) *mailbox {
+	return &mailbox{wake: wake, maxCommands: maxCommands, maxBytes: maxBytes}
 }
 
+// signal comes after something was put in; the taker clears pending before it takes.
 func (m *mailbox) signal() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
+	if !m.pending.Load() && !m.pending.Swap(true) {
+		m.wake()
 	}
 }
 

@@ -25,8 +25,9 @@ type Log interface {
 	// Append stores the hard state, if not nil, and entries, replacing what is stored from the first one's index
 	// on. It may return before they are durable.
 	Append(hs *pb.HardState, entries []*pb.Entry) error
-	// Sync returns when everything appended is durable.
-	Sync() error
+	// Sync calls then once everything appended so far is durable: at once, or later on the goroutine that drives
+	// the replica, but in the order of the calls to Sync.
+	Sync(then func()) error
 }
 
 // ReplicaConfig configures a Replica. All fields but Logger are required.
@@ -64,8 +65,9 @@ type Replica struct {
 	ledTerm      uint64 // the term Machine.Lead was last called with, 0 after Follow
 
 	applied, appliedTerm uint64
-	appliedBytes         int64    // of entries, since the driver reset it
-	commands             [][]byte // scratch
+	appliedBytes         int64       // of entries, since the driver reset it
+	committed            *pb.Message // by Collect, to be applied
+	commands             [][]byte    // scratch
 
 	queue   proposalQueue
 	pending pendingBatches
@@ -236,15 +238,40 @@ func (r *Replica) notLeader() *NotLeaderError {
 // Process handles input until nothing is left to do. An error means that the replica must stop.
 func (r *Replica) Process() error {
 	for {
-		r.proposeQueued()
-		r.startReads()
-		if !r.rn.HasReady() {
-			return nil
+		more, err := r.Collect()
+		if err == nil {
+			err = r.Apply()
 		}
-		if err := r.handleReady(r.rn.Ready()); err != nil {
+		if err != nil || !more {
 			return err
 		}
 	}
+}
+
+// Collect is the first half of a step: what is queued is proposed, messages leave, entries go to the log. more is
+// false when there was nothing to do.
+func (r *Replica) Collect() (more bool, err error) {
+	r.proposeQueued()
+	r.startReads()
+	if !r.rn.HasReady() {
+		return false, nil
+	}
+	return true, r.handleReady(r.rn.Ready())
+}
+
+// Apply is the second half: what Collect found committed is applied. It comes second so that the disk and the peers
+// work meanwhile.
+func (r *Replica) Apply() error {
+	m := r.committed
+	if m == nil {
+		return nil
+	}
+	r.committed = nil
+	if err := r.apply(m.GetEntries()); err != nil {
+		return err
+	}
+	r.deliver(m.GetResponses())
+	return nil
 }
 
 // proposeQueued packs what is queued into entries. The first two entries in flight go at once, so that a lone
@@ -279,7 +306,7 @@ func (r *Replica) proposeQueued() {
 }
 
 // handleReady follows raft's rules for asynchronous storage writes: messages to peers may leave at once, those in
-// the append message only after it is durable. Applying overlaps with the fsync.
+// the append message only after it is durable.
 func (r *Replica) handleReady(rd raft.Ready) error {
 	var appendMsg, applyMsg *pb.Message
 	r.observe(rd)
@@ -301,19 +328,12 @@ func (r *Replica) handleReady(rd raft.Ready) error {
 		if err := r.beginAppend(appendMsg); err != nil {
 			return err
 		}
-	}
-	if applyMsg != nil {
-		if err := r.apply(applyMsg.GetEntries()); err != nil {
-			return err
-		}
-		r.deliver(applyMsg.GetResponses())
-	}
-	if appendMsg != nil {
-		if err := r.cfg.Log.Sync(); err != nil {
+		responses := appendMsg.GetResponses()
+		if err := r.cfg.Log.Sync(func() { r.deliver(responses) }); err != nil {
 			return fmt.Errorf("log sync: %w", err)
 		}
-		r.deliver(appendMsg.GetResponses())
 	}
+	r.committed = applyMsg
 	for _, rs := range rd.ReadStates {
 		r.reads.confirm(rs, r.applied)
 	}

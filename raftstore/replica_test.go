@@ -25,7 +25,7 @@ func (l memLog) Append(hs *pb.HardState, entries []*pb.Entry) error {
 	return l.MemoryStorage.Append(entries)
 }
 
-func (l memLog) Sync() error { return nil }
+func (l memLog) Sync(then func()) error { then(); return nil }
 
 // scriptNode is a replica whose messages a script delivers.
 type scriptNode struct {

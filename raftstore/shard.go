@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,9 +25,13 @@ type shardEnv struct {
 	work    *sync.WaitGroup // checkpoint writers and snapshot senders
 	writers chan struct{}   // a token each for the checkpoint writers that may run at once
 	senders chan struct{}   // the same for snapshot senders
+	engines []*engine
 }
 
-// shard drives one replica. Everything not named otherwise belongs to its goroutine.
+// engine is the one that drives a shard.
+func (e *shardEnv) engine(shard uint32) *engine { return e.engines[int(shard)%len(e.engines)] }
+
+// shard drives one replica. Everything not named otherwise belongs to its engine's goroutine.
 type shard struct {
 	env     *shardEnv
 	id      uint32
@@ -43,6 +46,9 @@ type shard struct {
 	cpTicks  int        // since the last checkpoint began
 	cpSeq    uint64
 	stopping bool
+	ended    bool // stopped, and everything is in the state checkpoint
+	active   bool // there may be something to do in this turn
+	detached bool // installs a snapshot in a goroutine of its own, which has the shard until it is done
 
 	streams map[uint64]uint64 // peer → index of the snapshot on its way there: the log behind it stays
 	staged  *stagedSnapshot   // offered to raft
@@ -50,14 +56,14 @@ type shard struct {
 
 	applied, commit atomic.Uint64 // written by the goroutine, read by everybody
 	status          atomic.Pointer[ShardStatus]
-	done            chan struct{} // closed when the goroutine has ended
+	done            chan struct{} // closed when its engine has ended
 }
 
 // newShard makes the replica; its machine is restored, its goroutine not started.
 func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*shard, error) {
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
-		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes),
+		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
 		streams: map[uint64]uint64{}, done: make(chan struct{}),
 	}
 	cfg := env.cfg
@@ -74,48 +80,30 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 		return nil, err
 	}
 	s.replica.queue.left = s.mail.left
+	l.owner, l.sink = s, &env.engine(id).sink
 	s.publish()
 	return s, nil
 }
 
-// run is the shard's goroutine.
-func (s *shard) run() {
-	defer close(s.done)
-	defer func() {
-		if p := recover(); p != nil {
-			s.env.fatal(fmt.Errorf("shard %d: broken invariant: %v\n%s", s.id, p, debug.Stack()))
-		}
-		s.replica.Stop()
-		s.dropStaged(ErrStopped)
-		s.mail.close()
-	}()
-	s.replica.SeekLeader()
-	for {
-		if err := s.turn(); err != nil {
-			s.env.fatal(fmt.Errorf("shard %d: %w", s.id, err))
-			return
-		}
-		<-s.mail.wake
-		in := s.mail.take()
-		// First of all: whatever ends this goroutine, the replica answers what it was given.
-		s.replica.Propose(in.proposals)
-		if in.abort {
-			return
-		}
-		for _, fn := range in.calls {
-			fn()
-		}
-		if s.stopping = s.stopping || in.stop; s.stopping {
-			s.replica.Stop()
-			if s.frozen.index == 0 && s.replica.applied == s.log.checkpoint.index {
-				return
-			}
-		} else if err := s.input(in); err != nil {
-			s.env.fatal(fmt.Errorf("shard %d: %w", s.id, err))
-			return
-		}
-		in.release()
+// intake takes the mail. abort: end at once.
+func (s *shard) intake() (abort bool, err error) {
+	in := s.mail.take()
+	// First of all: whatever ends this goroutine, the replica answers what it was given.
+	s.replica.Propose(in.proposals)
+	if in.abort {
+		return true, nil
 	}
+	for _, fn := range in.calls {
+		fn()
+	}
+	if s.stopping = s.stopping || in.stop; s.stopping {
+		s.replica.Stop()
+		s.ended = s.frozen.index == 0 && s.replica.applied == s.log.checkpoint.index
+	} else if err := s.input(in); err != nil {
+		return false, err
+	}
+	in.release()
+	return false, nil
 }
 
 func (s *shard) input(in letters) error {
@@ -138,21 +126,6 @@ func (s *shard) step(m *pb.Message) error {
 		return nil
 	}
 	return err
-}
-
-// turn does everything there is to do.
-func (s *shard) turn() error {
-	if !s.stopping {
-		if err := s.replica.Process(); err != nil {
-			return err
-		}
-		if err := s.offerArrived(); err != nil {
-			return err
-		}
-	}
-	s.maybeCheckpoint()
-	s.publish()
-	return nil
 }
 
 // send marshals a message for the transport; a snapshot becomes a stream.
@@ -227,15 +200,16 @@ func ask[T any](ctx context.Context, s *shard, fn func(answer func(T, error))) (
 	}
 }
 
-// maybeCheckpoint begins a state checkpoint when one is due and none is being written.
-func (s *shard) maybeCheckpoint() {
+// maybeCheckpoint begins a state checkpoint when one is due and none is being written. One that is due may wait a
+// tick for another shard's (later), or their freezes add up.
+func (s *shard) maybeCheckpoint(later bool) bool {
 	cfg := s.env.cfg
-	if s.frozen.index != 0 || s.replica.applied == s.log.checkpoint.index {
-		return
+	if s.frozen.index != 0 || s.replica.applied == s.log.checkpoint.index || later && !s.stopping {
+		return false
 	}
 	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes
 	if !due && !s.stopping {
-		return
+		return false
 	}
 	start := time.Now()
 	changes := s.machine.Freeze()
@@ -250,6 +224,7 @@ func (s *shard) maybeCheckpoint() {
 	}
 	name, c := fmt.Sprintf("checkpoint-%d-%d", s.id, s.cpSeq), s.frozen
 	s.env.work.Go(func() { s.writeCheckpoint(name, changes, c) })
+	return true
 }
 
 const freezeWarning = 20 * time.Millisecond

@@ -55,6 +55,11 @@ func Open(cfg Config) (*Store, error) {
 			cfg: &d.cfg, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
 			writers: make(chan struct{}, 1), senders: make(chan struct{}, maxSenders),
 		}
+		for range d.cfg.Engines {
+			e := newEngine(&s.env)
+			e.sink.db = d.logDB
+			s.env.engines = append(s.env.engines, e)
+		}
 		s.disk = d
 		if err := s.openShards(d.shardCount); err != nil {
 			return errors.Join(err, s.closeFiles())
@@ -168,7 +173,13 @@ func (s *Store) Start() {
 		return
 	}
 	for _, sh := range s.shards {
-		go sh.run() // joined through sh.done
+		e := s.env.engine(sh.id)
+		e.shards = append(e.shards, sh)
+	}
+	for _, e := range s.env.engines {
+		if len(e.shards) > 0 {
+			go e.run() // joined through its shards' done
+		}
 	}
 	s.loops.Go(s.tickLoop)
 	s.loops.Go(s.marksLoop)
