@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -95,4 +96,18 @@ func (r *Replica) followers() []FollowerStatus {
 		return 1
 	})
 	return fs
+}
+
+// slowestActive is the lowest index on the disk of a peer that answers, or MaxUint64 without one. Only a leader knows.
+func (r *Replica) slowestActive(tooFarBehind uint64) uint64 {
+	slowest := uint64(math.MaxUint64)
+	if r.role != raft.StateLeader {
+		return slowest
+	}
+	for _, f := range r.followers() {
+		if f.Active && f.Match >= tooFarBehind {
+			slowest = min(slowest, f.Match)
+		}
+	}
+	return slowest
 }

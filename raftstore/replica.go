@@ -3,7 +3,6 @@ package raftstore
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -486,18 +485,4 @@ func (r *Replica) wake() {
 	}
 	clear(r.waits[len(keep):])
 	r.waits = keep
-}
-
-// slowestActive is the lowest index on the disk of a peer that answers, or MaxUint64 without one. Only a leader knows.
-func (r *Replica) slowestActive(tooFarBehind uint64) uint64 {
-	slowest := uint64(math.MaxUint64)
-	if r.role != raft.StateLeader {
-		return slowest
-	}
-	for _, f := range r.followers() {
-		if f.Active && f.Match >= tooFarBehind {
-			slowest = min(slowest, f.Match)
-		}
-	}
-	return slowest
 }
