@@ -130,7 +130,13 @@ func workerLife(ctx context.Context, s *Scheduler, i int, acc *account) {
 				for j, h := range buf[:n] {
 					own[j] = Item{h, s.Class(testCaps[rand.IntN(len(testCaps))]), Band(rand.IntN(4)), 5}
 				}
-				w.PushBatch(own)
+				if rand.IntN(2) == 0 {
+					w.PushBatch(own)
+				} else {
+					for _, x := range own {
+						w.PushLater(x.Handle, x.Class, x.Band, x.ReadyMillis)
+					}
+				}
 				if rand.IntN(10) == 0 {
 					closer.Go(w.Close)
 				}
@@ -150,6 +156,7 @@ func workerLife(ctx context.Context, s *Scheduler, i int, acc *account) {
 		}
 		w.Close()
 		w.Close()
+		w.Flush() // what it left unpublished when ctx ended
 		closer.Wait()
 	}
 }

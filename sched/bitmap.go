@@ -13,6 +13,9 @@ const (
 // with a result are compare-and-swap loops); only grow wants the scheduler's
 // lock.
 type bitmap struct {
+	// sum is at least the number of bits set, as count is in each page: the one
+	// load that tells every pusher and taker that there is nobody, or nothing.
+	sum   atomic.Int64
 	pages atomic.Pointer[[]*bitPage]
 }
 
@@ -59,9 +62,11 @@ func (m *bitmap) has(i uint32) bool {
 // set adds i, which must be below what grow made room for.
 func (m *bitmap) set(i uint32) {
 	p := m.all()[i/pageBits]
+	m.sum.Add(1)
 	p.count.Add(1)
 	if p.word(i).Or(bit(i))&bit(i) != 0 {
 		p.count.Add(-1)
+		m.sum.Add(-1)
 	}
 }
 
@@ -76,17 +81,11 @@ func (m *bitmap) clear(i uint32) bool {
 		return false
 	}
 	p.count.Add(-1)
+	m.sum.Add(-1)
 	return true
 }
 
-func (m *bitmap) empty() bool {
-	for _, p := range m.all() {
-		if p.count.Load() != 0 {
-			return false
-		}
-	}
-	return true
-}
+func (m *bitmap) empty() bool { return m.sum.Load() == 0 }
 
 func (p *bitPage) word(i uint32) *atomic.Uint64 { return &p.words[i/wordBits%pageWords] }
 

@@ -6,8 +6,12 @@ import "sync/atomic"
 // the class's injector, where everybody finds it.
 const laneSlots = 256
 
+// publishRun is how many handles add may leave unpublished.
+const publishRun = 32
+
 // lane is a bounded FIFO of one worker's own pushes of one class and band.
-// Its owner pushes; owner and thieves take, oldest first.
+// Its owner pushes; owner and thieves take, oldest first. What the owner added
+// and did not publish yet is its alone, and it takes that without an atomic.
 //
 // Slots are plain and claimed before they are read (after Tokio's queue). Head
 // holds two positions: real, the next handle nobody claimed, and steal, the
@@ -27,50 +31,75 @@ type lane struct {
 	// it; partner: the loads in steal, size and stealable. A sequentially
 	// consistent store, because the owner looks for waiting workers next.
 	tail atomic.Uint32
-	// The owner's: a position steal has reached, and that its last claim emptied
-	// the lane.
-	seen    uint32
-	drained bool
+	// The owner's: tail as it stored it, the end of what it added since, a
+	// position steal has reached, and that its last claim emptied what was
+	// published.
+	told, next, seen uint32
+	drained          bool
 	// since is no later than the ready time of the oldest handle; for Depths.
 	since atomic.Int64
-	_     [cacheLine - 24]byte
+	_     [cacheLine - 32]byte
 	slots [laneSlots]item
 }
 
 func unpack(h uint64) (steal, real uint32) { return uint32(h >> 32), uint32(h) }
 func pack(steal, real uint32) uint64       { return uint64(steal)<<32 | uint64(real) }
 
-// push appends as many of xs as fit and returns how many. Owner only.
+// push appends as many of xs as fit, publishes them and returns how many.
+// Owner only.
 func (l *lane) push(xs []item) int {
-	t := l.tail.Load()
-	if laneSlots-int(t-l.seen) < len(xs) {
-		l.seen, _ = unpack(l.head.Load())
-	}
-	n := min(len(xs), laneSlots-int(t-l.seen))
-	if n == 0 {
-		return 0
-	}
-	if l.drained {
-		l.drained = false
-		l.noteSince(xs[0].millis)
-	}
+	n := min(len(xs), l.room(len(xs)))
 	for i, x := range xs[:n] {
-		l.slots[(t+uint32(i))%laneSlots] = x
+		l.slots[(l.next+uint32(i))%laneSlots] = x
 	}
-	l.tail.Store(t + uint32(n))
+	l.next += uint32(n)
+	l.publish()
 	return n
 }
 
-// claim takes up to len(buf) handles. Owner only: it reads what it claimed
-// before it can push over it.
+// add appends x unpublished; false when the lane is full. Owner only.
+func (l *lane) add(x item) bool {
+	if l.next-l.seen >= laneSlots && l.room(1) == 0 {
+		return false
+	}
+	l.slots[l.next%laneSlots] = x
+	l.next++
+	return true
+}
+
+// room says how many slots are free, at least want if there are so many.
+func (l *lane) room(want int) int {
+	if laneSlots-int(l.next-l.seen) < want {
+		l.seen, _ = unpack(l.head.Load())
+	}
+	return laneSlots - int(l.next-l.seen)
+}
+
+// publish lets thieves see what was added. Owner only.
+func (l *lane) publish() {
+	if l.next == l.told {
+		return
+	}
+	if l.drained {
+		l.drained = false
+		l.noteSince(l.slots[l.told%laneSlots].millis)
+	}
+	l.told = l.next
+	l.tail.Store(l.next)
+}
+
+// unpublished says that the owner added what nobody else can see.
+func (l *lane) unpublished() bool { return l.next != l.told }
+
+// claim takes up to len(buf) handles, those published first. Owner only: it
+// reads what it claimed before it can push over it.
 func (l *lane) claim(buf []Handle) int {
-	t := l.tail.Load()
 	for {
 		h := l.head.Load()
 		steal, real := unpack(h)
-		n := min(int(t-real), len(buf))
+		n := min(int(l.told-real), len(buf))
 		if n == 0 {
-			return 0
+			return l.claimAdded(buf)
 		}
 		to := real + uint32(n)
 		if steal == real {
@@ -82,18 +111,36 @@ func (l *lane) claim(buf []Handle) int {
 		for i := range buf[:n] {
 			buf[i] = l.slots[(real+uint32(i))%laneSlots].handle
 		}
-		if l.drained = to == t; !l.drained {
+		if l.drained = to == l.told; !l.drained {
 			l.noteSince(l.slots[to%laneSlots].millis)
 		}
 		return n
 	}
 }
 
+// claimAdded takes what was never published, which costs no atomic operation,
+// if buf has room for all of it; else it publishes it.
+func (l *lane) claimAdded(buf []Handle) int {
+	n := int(l.next - l.told)
+	if n == 0 || len(buf) == 0 {
+		return 0
+	}
+	if n > len(buf) {
+		l.publish()
+		return l.claim(buf)
+	}
+	for i := range buf[:n] {
+		buf[i] = l.slots[(l.told+uint32(i))%laneSlots].handle
+	}
+	l.next = l.told
+	return n
+}
+
 // oldest peeks at the ready time of the oldest handle. Owner only: nobody else
 // writes slots. A thief may take the handle meanwhile.
 func (l *lane) oldest() (millis int64, ok bool) {
 	_, real := unpack(l.head.Load())
-	if real == l.tail.Load() {
+	if real == l.next {
 		return 0, false
 	}
 	return l.slots[real%laneSlots].millis, true
@@ -136,7 +183,7 @@ func (l *lane) steal(out []item, halves uint32) (n int, left bool) {
 	}
 }
 
-// size counts what nobody claimed; exact when nothing moves.
+// size counts what is published and nobody claimed; exact when nothing moves.
 func (l *lane) size() int {
 	_, real := unpack(l.head.Load())
 	return int(min(l.tail.Load()-real, laneSlots))

@@ -11,73 +11,106 @@ import (
 	"pgregory.net/rapid"
 )
 
+// laneModel is a lane beside the slice it should be like.
+type laneModel struct {
+	l      *lane
+	model  []item
+	next   Handle
+	hidden int // of the model's end, not published
+}
+
 // TestLaneModel compares a lane with a slice, step by step.
 func TestLaneModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := newLane()
-		drawStart(t, l)
-		var model []item
-		next := Handle(1)
-		expect := func(got []Handle) {
-			for i, h := range got {
-				if h != model[i].handle {
-					t.Fatalf("handle %d is %d, want %d", i, h, model[i].handle)
-				}
-			}
-			model = model[len(got):]
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"push": func(t *rapid.T) {
-				xs := make([]item, rapid.IntRange(0, 100).Draw(t, "n"))
-				for i := range xs {
-					xs[i] = item{next, int64(next)}
-					next++
-				}
-				n := l.push(xs)
-				if want := min(len(xs), laneSlots-len(model)); n != want {
-					t.Fatalf("push took %d, want %d", n, want)
-				}
-				model = append(model, xs[:n]...)
-			},
-			"claim": func(t *rapid.T) {
-				buf := make([]Handle, rapid.IntRange(0, 300).Draw(t, "n"))
-				n := l.claim(buf)
-				if want := min(len(buf), len(model)); n != want {
-					t.Fatalf("claim took %d, want %d", n, want)
-				}
-				expect(buf[:n])
-			},
-			"steal": func(t *rapid.T) {
-				out := make([]item, rapid.IntRange(0, 200).Draw(t, "n"))
-				halves := rapid.Uint32Range(1, 2).Draw(t, "halves")
-				n, left := l.steal(out, halves)
-				size := len(model)
-				if want := min(len(out), max(size*int(halves)/2, min(size, 1))); n != want {
-					t.Fatalf("steal of %d took %d, want %d", size, n, want)
-				}
-				if n > 0 && left != (n < size) {
-					t.Fatalf("left is %t after %d of %d", left, n, size)
-				}
-				hs := make([]Handle, n)
-				for i := range hs {
-					hs[i] = out[i].handle
-				}
-				expect(hs)
-			},
-			"": func(t *rapid.T) {
-				if l.size() != len(model) || l.stealable() != (len(model) > 0) {
-					t.Fatalf("size %d, stealable %t, want %d", l.size(), l.stealable(), len(model))
-				}
-				millis, ok := l.oldest()
-				if ok != (len(model) > 0) || ok && millis != model[0].millis {
-					t.Fatalf("oldest %d %t", millis, ok)
-				}
-				if ok && l.since.Load() > millis {
-					t.Fatalf("since %d is later than the oldest, %d", l.since.Load(), millis)
-				}
-			},
-		})
+		m := &laneModel{l: newLane(), next: 1}
+		drawStart(t, m.l)
+		t.Repeat(rapid.StateMachineActions(m))
 	})
+}
+
+func (m *laneModel) expect(t *rapid.T, got []Handle) {
+	for i, h := range got {
+		if h != m.model[i].handle {
+			t.Fatalf("handle %d is %d, want %d", i, h, m.model[i].handle)
+		}
+	}
+	m.model = m.model[len(got):]
+}
+
+func (m *laneModel) Push(t *rapid.T) {
+	xs := make([]item, rapid.IntRange(0, 100).Draw(t, "n"))
+	for i := range xs {
+		xs[i] = item{m.next, int64(m.next)}
+		m.next++
+	}
+	n := m.l.push(xs)
+	if want := min(len(xs), laneSlots-len(m.model)); n != want {
+		t.Fatalf("push took %d, want %d", n, want)
+	}
+	m.model = append(m.model, xs[:n]...)
+	m.hidden = 0
+}
+
+func (m *laneModel) Add(t *rapid.T) {
+	if got, want := m.l.add(item{m.next, int64(m.next)}), len(m.model) < laneSlots; got != want {
+		t.Fatalf("add is %t", got)
+	} else if got {
+		m.model = append(m.model, item{m.next, int64(m.next)})
+		m.next++
+		m.hidden++
+	}
+}
+
+func (m *laneModel) Publish(*rapid.T) {
+	m.l.publish()
+	m.hidden = 0
+}
+
+func (m *laneModel) Claim(t *rapid.T) {
+	buf := make([]Handle, rapid.IntRange(0, 300).Draw(t, "n"))
+	n := m.l.claim(buf)
+	seen := len(m.model) - m.hidden
+	switch want := min(len(buf), seen); {
+	case seen > 0 && n != want:
+		t.Fatalf("claim took %d, want %d", n, want)
+	case seen == 0 && n != min(len(buf), m.hidden):
+		t.Fatalf("claim took %d of %d unpublished", n, m.hidden)
+	case seen == 0 && n > 0:
+		m.hidden = 0
+	}
+	m.expect(t, buf[:n])
+}
+
+func (m *laneModel) Steal(t *rapid.T) {
+	out := make([]item, rapid.IntRange(0, 200).Draw(t, "n"))
+	halves := rapid.Uint32Range(1, 2).Draw(t, "halves")
+	n, left := m.l.steal(out, halves)
+	size := len(m.model) - m.hidden
+	if want := min(len(out), max(size*int(halves)/2, min(size, 1))); n != want {
+		t.Fatalf("steal of %d took %d, want %d", size, n, want)
+	}
+	if n > 0 && left != (n < size) {
+		t.Fatalf("left is %t after %d of %d", left, n, size)
+	}
+	hs := make([]Handle, n)
+	for i := range hs {
+		hs[i] = out[i].handle
+	}
+	m.expect(t, hs)
+}
+
+func (m *laneModel) Check(t *rapid.T) {
+	seen := len(m.model) - m.hidden
+	if m.l.size() != seen || m.l.stealable() != (seen > 0) || m.l.unpublished() != (m.hidden > 0) {
+		t.Fatalf("size %d, stealable %t, want %d", m.l.size(), m.l.stealable(), seen)
+	}
+	millis, ok := m.l.oldest()
+	if ok != (len(m.model) > 0) || ok && millis != m.model[0].millis {
+		t.Fatalf("oldest %d %t", millis, ok)
+	}
+	if seen > 0 && m.l.since.Load() > millis {
+		t.Fatalf("since %d is later than the oldest, %d", m.l.since.Load(), millis)
+	}
 }
 
 // drawStart has some lanes begin just before their positions wrap at 2³².
@@ -85,7 +118,7 @@ func drawStart(t *rapid.T, l *lane) {
 	if start := uint32(0) - uint32(rapid.IntRange(0, 600).Draw(t, "before wrap")); rapid.Bool().Draw(t, "wrap") {
 		l.tail.Store(start)
 		l.head.Store(pack(start, start))
-		l.seen = start
+		l.seen, l.told, l.next = start, start, start
 	}
 }
 
@@ -106,7 +139,7 @@ func runLane(q queue, handles, thieves int, keepRest bool) error {
 	var wg sync.WaitGroup
 	for range thieves {
 		wg.Go(func() {
-			out := make([]item, 20)
+			out := make([]item, stealRun)
 			for !stop.Load() {
 				n, _ := q.steal(out, 1)
 				for _, x := range out[:n] {

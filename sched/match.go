@@ -253,8 +253,9 @@ func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
 }
 
 // collect takes up to len(buf) handles: own lanes and injectors in order of
-// priority, then, if that was nothing, a share of somebody's lane.
-func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle) int {
+// priority, then, if that was nothing, a share of somebody's lane. misses (nil:
+// none are kept) counts the times in a row that there was none.
+func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle, misses *uint32) int {
 	n := 0
 	for n < len(buf) {
 		src := s.pick(own, mask)
@@ -271,10 +272,31 @@ func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle) int {
 			n += src.injector.take(room)
 		}
 	}
-	if n == 0 && len(buf) > 0 && !s.laned.empty() {
-		n = s.steal(mask, buf)
+	if n > 0 || len(buf) == 0 || s.laned.empty() {
+		return n
+	}
+	if misses == nil {
+		return s.steal(mask, buf)
+	}
+	backOff(*misses)
+	if n = s.steal(mask, buf); n > 0 {
+		*misses = 0
+	} else if *misses < maxMisses {
+		*misses++
 	}
 	return n
+}
+
+// maxMisses bounds what a thief waits between two vain looks: 16·32 turns of
+// an empty loop are about 200 ns. Each look fetches the lines the owners are
+// writing, which costs an owner far more than the thief.
+const maxMisses = 16
+
+// backOff passes time without touching memory.
+func backOff(misses uint32) {
+	for range misses * 32 {
+		continue
+	}
 }
 
 // steal takes half of a lane of somebody else's, at most stealRun: the highest
@@ -347,7 +369,7 @@ func (s *Scheduler) TakeFor(caps []string, buf []Handle) int {
 			mask.set(id)
 		}
 	}
-	return s.collect(nil, &mask, buf)
+	return s.collect(nil, &mask, buf, nil)
 }
 
 // scoreOf is a worker's rank in millionths: whole numbers compare the same

@@ -34,11 +34,15 @@ type Worker struct {
 	since atomic.Int64 // parked since, ms; 0 is not parked
 
 	sets []*laneSet // the owner's to read; changed under Scheduler.mu
-	// The owner's: of sets, the one pushed to last; how many lanes there are,
-	// and the newest.
+	// The owner's: of sets, the one pushed to last, the lane of it and its band
+	// (the only one that may hold unpublished handles), and how many lanes there
+	// are.
 	last  *laneSet
+	hot   *lane
+	band  Band
 	lanes int
-	only  *lane
+	// The owner's too: how often in a row it found nothing to steal.
+	misses uint32
 
 	// The wait. The worker writes these before it sets its bit in
 	// Scheduler.waiting; whoever clears the bit owns them until it sends the
@@ -132,43 +136,104 @@ func (w *Worker) UpdateCapabilities(caps []string) {
 // and the lane has room (but for the first push of a class and band, which
 // makes the lane, under a lock), else lock-free.
 func (w *Worker) Push(h Handle, c Class, b Band, readyMillis int64) {
-	x := [1]item{{h, readyMillis}}
-	w.push(c, min(b, bands-1), x[:])
+	x := item{h, readyMillis}
+	l := w.hot
+	if l == nil || w.band != b || w.last.class.id != c {
+		if l = w.laneFor(c, min(b, bands-1)); l == nil {
+			w.s.Push(h, c, b, readyMillis)
+			return
+		}
+	}
+	if !l.add(x) {
+		w.s.Push(h, c, b, readyMillis)
+		return
+	}
+	l.publish()
+	w.published(1)
+}
+
+// PushLater is Push that leaves it to the worker when others may see the
+// task: at the latest when it has added publishRun of them, at its next
+// TryTake, Take, Push or Flush, or its next PushLater while somebody waits. For
+// the children of a short task: those the worker takes itself cost no atomic
+// operation. Before a long body call Flush.
+func (w *Worker) PushLater(h Handle, c Class, b Band, readyMillis int64) {
+	l := w.hot
+	if l == nil || w.band != b || w.last.class.id != c {
+		if l = w.laneFor(c, min(b, bands-1)); l == nil {
+			w.s.Push(h, c, b, readyMillis)
+			return
+		}
+	}
+	if !l.add(item{h, readyMillis}) {
+		w.s.Push(h, c, b, readyMillis)
+		return
+	}
+	if l.next-l.told >= publishRun || !w.s.waiting.empty() || w.closed.Load() {
+		w.Flush()
+	}
+}
+
+// Flush publishes what PushLater left unpublished.
+func (w *Worker) Flush() {
+	if l := w.hot; l != nil && l.unpublished() {
+		n := int(l.next - l.told)
+		l.publish()
+		w.published(n)
+	}
 }
 
 // PushBatch is Push for many, with one publication for equal ones.
 func (w *Worker) PushBatch(list []Item) {
 	r := runs{list: list}
 	for r.next() {
-		w.push(r.class, r.band, r.xs[:r.n])
+		l := w.laneFor(r.class, r.band)
+		if l == nil { // closed
+			w.s.push(w.s.class(r.class), r.band, r.xs[:r.n])
+			continue
+		}
+		n := l.push(r.xs[:r.n])
+		if n < r.n {
+			w.s.push(w.last.class, r.band, r.xs[n:r.n])
+		}
+		if n > 0 {
+			w.published(n)
+		}
 	}
 }
 
-func (w *Worker) push(id Class, b Band, xs []item) {
+// laneFor makes the lane of a class and band the hot one; nil when the worker
+// is closed.
+func (w *Worker) laneFor(id Class, b Band) *lane {
+	if w.hot != nil {
+		if w.last.class.id == id && w.band == b {
+			return w.hot
+		}
+		w.Flush()
+	}
 	ls := w.last
 	if ls == nil || ls.class.id != id {
-		if ls = w.setFor(id); ls == nil { // closed
-			w.s.push(w.s.class(id), b, xs)
-			return
+		if ls = w.setFor(id); ls == nil {
+			return nil
 		}
-		w.last = ls
 	}
 	l := ls.bands[b].Load()
 	if l == nil {
 		l = newLane()
 		ls.bands[b].Store(l)
 		w.lanes++
-		w.only = l
 	}
-	n := l.push(xs)
-	if n < len(xs) {
-		w.s.push(ls.class, b, xs[n:])
+	w.last, w.hot, w.band = ls, l, b
+	return l
+}
+
+// published follows the publication of n handles in the hot lane.
+func (w *Worker) published(n int) {
+	if w.closed.Load() { // partner: Close stores, then retire drains
+		w.drain(w.last)
 	}
-	if n > 0 {
-		if w.closed.Load() { // partner: Close stores, then retire drains
-			w.drain(ls)
-		}
-		w.s.seekTakers(ls.class, n)
+	if s := w.s; !s.waiting.empty() || !s.announced.Load() {
+		s.seekTakers(w.last.class, n)
 	}
 }
 
@@ -197,12 +262,17 @@ func (w *Worker) setFor(id Class) *laneSet {
 // TryTake takes up to len(buf) handles without waiting: own lanes and queues
 // in order of priority, or else a share of another worker's lane. Lock-free.
 func (w *Worker) TryTake(buf []Handle) int {
+	var n int
 	if w.lanes == 1 && w.s.ready.empty() { // nothing to compare it with
-		if n := w.only.claim(buf); n > 0 {
-			return n
-		}
+		n = w.hot.claim(buf)
 	}
-	return w.s.collect(w.sets, &w.mask, buf)
+	if n == 0 {
+		n = w.s.collect(w.sets, &w.mask, buf, &w.misses)
+	}
+	if l := w.hot; l != nil && l.unpublished() {
+		w.Flush() // what was taken may be long
+	}
+	return n
 }
 
 // Take takes as many handles as there are for the worker, up to len(buf), and
@@ -217,7 +287,9 @@ func (w *Worker) Take(ctx context.Context, buf []Handle) (int, error) {
 		return 0, nil
 	}
 	n := 0
-	if !w.closed.Load() {
+	if w.closed.Load() {
+		w.Flush()
+	} else {
 		n = w.TryTake(buf)
 	}
 	if n > 0 || w.woken.Load() || w.closed.Load() {
@@ -295,7 +367,7 @@ func (w *Worker) park(ctx context.Context, buf []Handle) (n int, err error) {
 	w.since.Store(0)
 	w.buf = nil
 	n, duty := w.given, w.duty
-	n += s.collect(w.sets, &w.mask, buf[n:])
+	n += s.collect(w.sets, &w.mask, buf[n:], nil)
 	if duty != nil && (duty.queued() || duty.stealable()) {
 		s.rouse(duty)
 	}
