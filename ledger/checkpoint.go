@@ -6,54 +6,120 @@ import "fmt"
 // delete, and the meta that goes with them. Everything stays readable in
 // memory until Thaw.
 func (t *Tasks) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
-	size := 0
-	for _, i := range t.dirty {
-		size += t.slab.at(i).rowSize() + 3*rowKeySize
-	}
-	arena := make([]byte, 0, size)
-	puts = make([]KV, 0, 2*len(t.dirty))
-	key := func(prefix byte, name *[16]byte) []byte {
-		start := len(arena)
-		arena = appendRowKey(arena, prefix, name)
-		return arena[start:len(arena):len(arena)]
-	}
-	for _, i := range t.dirty {
-		e := t.slab.at(i)
-		id := (*[16]byte)(&e.id)
-		here, there := entryFlags(flagOpenRow), entryFlags(flagEndedRow)
-		prefix, other := byte(prefixOpen), byte(prefixEnded)
-		if e.state.Terminal() {
-			here, there, prefix, other = there, here, other, prefix
-			t.coldMillis = max(t.coldMillis, e.id.Millis())
-		}
-		k := key(prefix, id)
-		start := len(arena)
-		arena = e.appendRow(arena)
-		puts = append(puts, KV{k, arena[start:len(arena):len(arena)]})
-		if e.flags&there != 0 {
-			deletes = append(deletes, key(other, id))
-		}
-		if e.flags&flagKeyRow == 0 && e.key != ([16]byte{}) {
-			k, v := key(prefixKey, &e.key), len(arena)
-			arena = append(arena, e.id[:]...)
-			puts = append(puts, KV{k, arena[v:len(arena):len(arena)]})
-		}
-		e.flags = e.flags&^(flagDirty|there) | here | flagKeyRow
+	meta = t.BeginFreeze()
+	puts, deletes, _ = t.FreezeSome(len(t.frozen))
+	return puts, deletes, meta
+}
+
+// BeginFreeze fixes what the next checkpoint holds, the state as it is now,
+// and returns its meta. It costs the same however much changed; FreezeSome
+// gives the rows.
+func (t *Tasks) BeginFreeze() (meta []byte) {
+	if t.encoded < len(t.frozen) {
+		panic("ledger: invariant: a Freeze begins while the last one is not taken whole")
 	}
 	if len(t.frozen) == 0 {
 		t.frozen, t.dirty = t.dirty, t.frozen
 	} else { // the Freeze before was never thawed
 		t.frozen, t.dirty = append(t.frozen, t.dirty...), t.dirty[:0]
 	}
-	return puts, deletes, t.appendMeta(nil)
+	t.freeze++
+	return t.appendMeta(nil)
+}
+
+// FreezeSome encodes up to n further tasks of the last BeginFreeze, and says
+// whether there are more. Apply may run between two calls: a task it is about
+// to change is encoded first, see held.
+func (t *Tasks) FreezeSome(n int) (puts []KV, deletes [][]byte, more bool) {
+	from, to := t.encoded, min(t.encoded+n, len(t.frozen))
+	size := 0
+	for _, i := range t.frozen[from:to] {
+		size += t.slab.at(i).rowSize() + 3*rowKeySize
+	}
+	t.rows.arena = make([]byte, 0, size)
+	if t.rows.puts == nil {
+		t.rows.puts = make([]KV, 0, 2*(to-from))
+	}
+	for _, i := range t.frozen[from:to] {
+		if e := t.slab.at(i); e.listed == t.freeze-1 {
+			t.encode(e)
+		}
+	}
+	t.encoded = to
+	puts, deletes = t.rows.puts, t.rows.deletes
+	t.rows = rows{}
+	return puts, deletes, to < len(t.frozen)
+}
+
+// rows are encoded and not yet taken.
+type rows struct {
+	puts    []KV
+	deletes [][]byte
+	arena   []byte
+}
+
+func (w *rows) key(prefix byte, name *[16]byte) []byte {
+	start := len(w.arena)
+	w.arena = appendRowKey(w.arena, prefix, name)
+	return w.arena[start:len(w.arena):len(w.arena)]
+}
+
+// encode writes a frozen task's rows.
+func (t *Tasks) encode(e *entry) {
+	w := &t.rows
+	if need := e.rowSize() + 3*rowKeySize; cap(w.arena)-len(w.arena) < need {
+		w.arena = make([]byte, 0, need)
+	}
+	id := (*[16]byte)(&e.id)
+	here, there := entryFlags(flagOpenRow), entryFlags(flagEndedRow)
+	prefix, other := byte(prefixOpen), byte(prefixEnded)
+	if e.state.Terminal() {
+		here, there, prefix, other = there, here, other, prefix
+	}
+	k := w.key(prefix, id)
+	start := len(w.arena)
+	w.arena = e.appendRow(w.arena)
+	w.puts = append(w.puts, KV{k, w.arena[start:len(w.arena):len(w.arena)]})
+	if e.flags&there != 0 {
+		w.deletes = append(w.deletes, w.key(other, id))
+	}
+	if e.flags&flagKeyRow == 0 && e.key != ([16]byte{}) {
+		k, v := w.key(prefixKey, &e.key), len(w.arena)
+		w.arena = append(w.arena, e.id[:]...)
+		w.puts = append(w.puts, KV{k, w.arena[v:len(w.arena):len(w.arena)]})
+	}
+	e.flags = e.flags&^there | here | flagKeyRow
+	e.listed = 0
+}
+
+// held is the entry at a place for a command that may change it: every path
+// from a command to an entry in memory goes through here. What a checkpoint
+// still needs of it is encoded first.
+func (t *Tasks) held(i uint32) *entry {
+	e := t.slab.at(i)
+	if t.encoded < len(t.frozen) && e.listed == t.freeze-1 {
+		t.encode(e)
+	}
+	return e
 }
 
 // Thaw says that the last Freeze can be read from Cold: the ended tasks it
 // covered leave memory, save for those that changed since.
 func (t *Tasks) Thaw() {
-	for _, i := range t.frozen {
+	for t.ThawSome(len(t.frozen)) {
+	}
+}
+
+// ThawSome is Thaw for up to n tasks at a time; true means that there are
+// more. Apply may run between two calls.
+func (t *Tasks) ThawSome(n int) (more bool) {
+	if t.encoded < len(t.frozen) {
+		panic("ledger: invariant: thawed while the Freeze is not taken whole")
+	}
+	to := min(t.thawed+n, len(t.frozen))
+	for _, i := range t.frozen[t.thawed:to] {
 		e := t.slab.at(i)
-		if !e.state.Terminal() || e.flags&(flagDirty|flagUnused) != 0 {
+		if !e.state.Terminal() || e.listed != 0 || e.flags&flagUnused != 0 {
 			continue
 		}
 		t.byID.remove(i)
@@ -66,7 +132,11 @@ func (t *Tasks) Thaw() {
 		t.slab.put(i)
 	}
 	t.order.sweep(func(place uint32, _ TaskID) bool { return t.slab.at(place).flags&flagUnused == 0 })
-	t.frozen = t.frozen[:0]
+	if t.thawed = to; to < len(t.frozen) {
+		return true
+	}
+	t.frozen, t.encoded, t.thawed = t.frozen[:0], 0, 0
+	return false
 }
 
 // Restore rebuilds the state from the checkpoint in Cold; meta is what the

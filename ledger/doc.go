@@ -14,9 +14,11 @@
 //
 // Freeze encodes what changed since the last one; when that is durable, Thaw
 // lets ended tasks leave memory. Apply may run between the two: what changed
-// after Freeze stays until the next pair. Restore starts over from a
-// checkpoint. These four need exclusion; every other method only reads and
-// may run concurrently with others that do.
+// after Freeze stays until the next pair. So that a checkpoint stalls nobody
+// both come in parts: BeginFreeze fixes what is covered, FreezeSome encodes,
+// ThawSome lets go, with Apply between any two parts. Restore starts over from
+// a checkpoint. These need exclusion; every other method only reads and may
+// run concurrently with others that do.
 //
 // # Invariants
 //

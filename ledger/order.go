@@ -1,12 +1,17 @@
 package ledger
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // order lists slab places by ascending task ID: sorted runs of bounded length.
 // IDs begin with their creation time, so almost every insertion is at or near
 // the end.
 type order struct {
-	runs []*run
+	runs        []*run
+	first, last int // runs that lack some since the last sweep: first ≤ last, or none
+	dropped     int
 }
 
 const runSize = 256
@@ -70,35 +75,52 @@ func (o *order) add(id TaskID, place uint32) {
 	r.count++
 }
 
-// drop says that an ID's entry is about to go; sweep takes all such out.
-func (o *order) drop(id TaskID) { o.runs[o.runOf(id)].gone++ }
+// drop says that an ID's entry is about to go; sweep takes all such out, and
+// comes before anything else is done with the order.
+func (o *order) drop(id TaskID) {
+	k := o.runOf(id)
+	o.runs[k].gone++
+	if o.dropped == 0 {
+		o.first, o.last = k, k
+	}
+	o.dropped++
+	o.first, o.last = min(o.first, k), max(o.last, k)
+}
 
-// sweep removes the items that keep refuses.
+// sweep removes the items that keep refuses from the runs they were dropped of.
 func (o *order) sweep(keep func(place uint32, id TaskID) bool) {
-	runs := o.runs[:0]
-	for _, r := range o.runs {
+	if o.dropped == 0 {
+		return
+	}
+	n := o.first
+	for _, r := range o.runs[o.first : o.last+1] {
 		if r.gone == r.count {
 			continue
 		}
 		if r.gone > 0 {
-			var n uint32
-			for i := range r.count {
-				if it := &r.items[i]; keep(it.place, it.id) {
-					r.items[n] = *it
-					n++
-				}
-			}
-			r.count, r.gone = n, 0
+			r.retain(keep)
 		}
-		if k := len(runs); k > 0 && runs[k-1].count+r.count <= runSize/2 { // join what has become short
-			last := runs[k-1]
+		if n > 0 && o.runs[n-1].count+r.count <= runSize/2 { // join what has become short
+			last := o.runs[n-1]
 			last.count += uint32(copy(last.items[last.count:], r.items[:r.count]))
 			continue
 		}
-		runs = append(runs, r)
+		o.runs[n] = r
+		n++
 	}
-	clear(o.runs[len(runs):])
-	o.runs = runs
+	o.runs = slices.Delete(o.runs, n, o.last+1)
+	o.dropped = 0
+}
+
+func (r *run) retain(keep func(place uint32, id TaskID) bool) {
+	var n uint32
+	for i := range r.count {
+		if it := &r.items[i]; keep(it.place, it.id) {
+			r.items[n] = *it
+			n++
+		}
+	}
+	r.count, r.gone = n, 0
 }
 
 // walk is a place in the order; it must not outlive a change of it.

@@ -87,6 +87,9 @@ type replica struct {
 	applied int
 	records int
 	pending func() // makes the last Freeze durable; nil: none is open
+	take    func(n int)
+	more    bool // the last Freeze is not taken whole
+	thawing bool
 }
 
 func newReplica(t *testing.T) *replica {
@@ -100,35 +103,46 @@ func newReplica(t *testing.T) *replica {
 func (p *replica) disturb(t *testing.T, r *rand.Rand, applied int) int {
 	switch r.IntN(12) {
 	case 0:
-		if p.pending != nil {
+		if p.pending != nil || p.thawing {
 			break
 		}
-		puts, deletes, meta := p.s.Freeze()
-		if err := uniqueKeys(puts, deletes); err != nil {
-			t.Fatal(err)
-		}
-		records := len(p.journal.records)
+		meta, records := p.s.BeginFreeze(), len(p.journal.records)
+		p.more = true
+		var puts []KV
+		var deletes [][]byte
 		p.pending = func() {
+			if err := uniqueKeys(puts, deletes); err != nil {
+				t.Fatal(err)
+			}
 			p.cold.write(puts, deletes)
 			p.meta, p.applied, p.records = meta, applied, records
 		}
+		p.take = func(n int) {
+			some, gone, more := p.s.FreezeSome(n)
+			puts, deletes, p.more = append(puts, some...), append(deletes, gone...), more
+		}
 	case 1, 2:
-		if p.pending != nil { // durable, and visible before Thaw hears of it
+		switch {
+		case p.more: // commands come between two parts, and between the last one and the write
+			p.take(1 + r.IntN(20))
+		case p.thawing:
+			p.thawing = p.s.ThawSome(1 + r.IntN(20))
+			checkInvariants(t, p.s)
+		case p.pending != nil: // durable, and visible before Thaw hears of it
 			p.pending()
 			if r.IntN(3) == 0 {
 				checkList(t, p.s, Query{})
 			}
-			p.s.Thaw()
-			p.pending = nil
+			p.pending, p.thawing = nil, p.s.ThawSome(1+r.IntN(20))
 		}
 	case 3:
 		if r.IntN(8) > 0 {
 			break
 		}
-		if p.pending != nil && r.IntN(2) == 0 { // the crash may come behind the write
+		if p.pending != nil && !p.more && r.IntN(2) == 0 { // the crash may come behind the write
 			p.pending()
 		}
-		p.pending = nil
+		p.pending, p.more, p.thawing = nil, false, false
 		s := NewTasks(1, p.cold, p.journal.append)
 		if r.IntN(2) == 0 { // or the same process installs a snapshot
 			s = p.s

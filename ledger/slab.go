@@ -21,6 +21,7 @@ type entry struct {
 	guarantee Guarantee
 	ended     ending
 	flags     entryFlags
+	listed    uint32 // Tasks.freeze: in Tasks.dirty; one less: frozen and not encoded; 0: neither
 }
 
 // ending is how the last attempt ended: it tells a repeated call from a stale
@@ -38,8 +39,7 @@ const (
 type entryFlags uint8
 
 const (
-	flagDirty    entryFlags = 1 << iota // changed since the last Freeze: listed in Tasks.dirty
-	flagOpenRow                         // has a row among the open tasks (in the checkpoint, or frozen)
+	flagOpenRow  entryFlags = 1 << iota // has a row among the open tasks (in the checkpoint, or frozen)
 	flagEndedRow                        // has a row among the ended ones
 	flagKeyRow                          // its key has a row
 	flagUnused                          // the slot is free

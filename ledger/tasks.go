@@ -26,8 +26,12 @@ type Tasks struct {
 	order order
 	names *names
 
-	dirty  []uint32 // places changed since the last Freeze
-	frozen []uint32 // places the last Freeze encoded; until Thaw
+	dirty   []uint32 // places changed since the last Freeze
+	frozen  []uint32 // places the last Freeze covers; until Thaw
+	freeze  uint32   // Freezes begun, and 1: what entries say that are listed in dirty
+	encoded int      // of frozen: how many FreezeSome went through
+	thawed  int      // of frozen: how many ThawSome went through
+	rows    rows     // encoded ahead of FreezeSome, because a command came for them
 
 	// What memory does not have may be in the checkpoint. Keys: oldKeys has
 	// every key row's. IDs: one made after restoredMillis is there only if
@@ -68,7 +72,7 @@ func (t *Tasks) reset() {
 	t.journal.restore(NewChain(t.shard))
 	t.slab = slab{}
 	t.byID, t.byKey, t.order = newTable(&t.slab, false), newTable(&t.slab, true), order{}
-	t.dirty, t.frozen = nil, nil
+	t.dirty, t.frozen, t.freeze, t.encoded, t.thawed, t.rows = nil, nil, 1, 0, 0, rows{}
 	t.oldKeys, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, bloom{}, 0, 0
 }
 
@@ -150,7 +154,7 @@ func (t *Tasks) whole(r *reader) {
 // entry is then good until the next find), and nil if it is nowhere.
 func (t *Tasks) find(id TaskID) (uint32, *entry) {
 	if i := t.byID.find((*[16]byte)(&id)); i != 0 {
-		return i, t.slab.at(i)
+		return i, t.held(i)
 	}
 	if !t.mayBeCold(&id) {
 		return 0, nil
@@ -177,7 +181,7 @@ func (t *Tasks) mayBeCold(id *TaskID) bool {
 // findKey looks the task of an idempotency key up.
 func (t *Tasks) findKey(key *[16]byte) *entry {
 	if i := t.byKey.find(key); i != 0 {
-		return t.slab.at(i)
+		return t.held(i)
 	}
 	if !t.oldKeys.mayHave(key) {
 		return nil
@@ -222,10 +226,14 @@ func (t *Tasks) keep(e *entry) (uint32, *entry) {
 
 // touch lists a task for the next Freeze.
 func (t *Tasks) touch(i uint32, e *entry) {
-	if e.flags&flagDirty == 0 {
-		e.flags |= flagDirty
-		t.dirty = append(t.dirty, i)
+	if e.listed == t.freeze {
+		return
 	}
+	if e.listed != 0 {
+		panic(fmt.Sprintf("ledger: invariant: task %s was changed and not held: the checkpoint being taken lacks it as it was", e.id))
+	}
+	e.listed = t.freeze
+	t.dirty = append(t.dirty, i)
 }
 
 // move takes a task to a state, records it and tells of it. The verb's own
@@ -243,6 +251,7 @@ func (t *Tasks) move(i uint32, e *entry, to State, settled bool) {
 	if to.Terminal() {
 		e.completed = t.now
 		t.endedSum += e.sum()
+		t.coldMillis = max(t.coldMillis, e.id.Millis())
 	}
 	t.touch(i, e)
 	t.record(e, from, to)

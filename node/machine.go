@@ -64,10 +64,28 @@ func (m *taskMachine) Apply(e raftstore.Entry) [][]byte {
 	return outcomes
 }
 
+// freezeStep is how many tasks are encoded, or let go, at a time while Apply
+// waits: about half a millisecond.
+const freezeStep = 512
+
 func (m *taskMachine) Freeze() raftstore.Changes {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return changes(m.mu.tasks.Freeze())
+	return raftstore.Changes{Meta: m.mu.tasks.BeginFreeze(), More: m.freezeSome, Durable: m.thawSome}
+}
+
+func (m *taskMachine) freezeSome() ([]raftstore.KV, [][]byte, bool) {
+	m.mu.Lock()
+	puts, deletes, more := m.mu.tasks.FreezeSome(freezeStep)
+	m.mu.Unlock()
+	c := changes(puts, deletes, nil)
+	return c.Puts, c.Deletes, more
+}
+
+func (m *taskMachine) thawSome() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.tasks.ThawSome(freezeStep)
 }
 
 func changes(puts []ledger.KV, deletes [][]byte, meta []byte) raftstore.Changes {
@@ -78,11 +96,7 @@ func changes(puts []ledger.KV, deletes [][]byte, meta []byte) raftstore.Changes 
 	return c
 }
 
-func (m *taskMachine) Thaw() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mu.tasks.Thaw()
-}
+func (m *taskMachine) Thaw() {} // thawSome did it
 
 func (m *taskMachine) Lead(term uint64) {
 	m.mu.RLock()

@@ -22,10 +22,11 @@ type Machine interface {
 	// Apply changes the state. It returns nil or one outcome per command; outcomes are ignored unless e.Local.
 	// It must be deterministic. A panic is a broken invariant and stops the store.
 	Apply(e Entry) (outcomes [][]byte)
-	// Freeze returns what changed since the last Freeze. It should take no more than 20 ms; the store sorts and
-	// writes in the background. A second Freeze never comes before Thaw.
+	// Freeze returns what changed since the last Freeze. Apply waits for it: what takes longer than a few
+	// milliseconds goes into Changes.More. A second Freeze never comes before Thaw.
 	Freeze() Changes
-	// Thaw says that the changes of the last Freeze are durable and visible in Reader.
+	// Thaw says that the changes of the last Freeze are durable and visible in Reader. Apply waits for it too: see
+	// Changes.Durable.
 	Thaw()
 	// Lead says that this replica leads in term and has applied an entry of that term, so everything before it too.
 	Lead(term uint64)
@@ -41,6 +42,13 @@ type Changes struct {
 	Puts    []KV
 	Deletes [][]byte
 	Meta    []byte // handed back to Restore
+
+	// More, unless nil, gives further parts of the same Freeze until more is false. It is called beside Apply, from
+	// another goroutine, and gives the state as of Freeze all the same.
+	More func() (puts []KV, deletes [][]byte, more bool)
+	// Durable, unless nil, is called before Thaw, until it returns false, beside Apply and from another goroutine:
+	// what is visible in Reader may be let go, a part at a time.
+	Durable func() (more bool)
 }
 
 // KV is one key and its value.

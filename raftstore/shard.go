@@ -232,6 +232,11 @@ const freezeWarning = 20 * time.Millisecond
 // writeCheckpoint runs in a goroutine of its own: journal first, then state and applied index in one ingest.
 func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 	s.env.writers <- struct{}{}
+	for more := changes.More != nil; more; {
+		var part Changes
+		part.Puts, part.Deletes, more = changes.More()
+		changes.Puts, changes.Deletes = append(changes.Puts, part.Puts...), append(changes.Deletes, part.Deletes...)
+	}
 	err := s.journal.sync()
 	if err == nil {
 		err = s.env.state.write(name, s.id, changes, c)
@@ -240,6 +245,11 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 	if err != nil {
 		s.env.fatal(fmt.Errorf("shard %d: state checkpoint: %w", s.id, err))
 		return
+	}
+	if durable := changes.Durable; durable != nil {
+		changes = Changes{} // the rows are written: let go of them before anything else
+		for durable() {
+		}
 	}
 	s.mail.call(s.checkpointWritten)
 }
