@@ -13,7 +13,7 @@ VCS     = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 BUILD   = $(GO) build $(VCS) -ldflags '-s -w'
 SOURCES = $(shell find . -name '*.go' -not -path './.git/*') go.mod go.sum
 
-.PHONY: all build release test race lint tidy demo bench chaos fuzz clean
+.PHONY: all build release test race lint tidy demo bench bench-peers chaos fuzz clean
 
 all: build
 
@@ -55,6 +55,16 @@ demo: build
 
 bench: build
 	bin/quorate bench lifecycle $(ARGS)
+
+# Quorate and others in turn, three times: one table with ratios, or JSON. The
+# others are in a module of their own, which this builds (some minutes at first).
+#   make bench-peers WORKLOAD=raftstore PEERS=dragonboat,etcd JSON=1 ARGS="-duration 30s"
+WORKLOAD ?= lifecycle
+PEERS    ?=
+JSON     ?=
+bench-peers: build
+	@cd bench/peers && $(GO) build $(VCS) -o ../../bin/bench-peers .
+	@bin/bench-peers -workload '$(WORKLOAD)' -peers '$(PEERS)' $(if $(JSON),-json) $(ARGS)
 
 chaos: build
 	bin/quorate chaos run $(ARGS)

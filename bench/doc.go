@@ -9,11 +9,18 @@
 // task it delayed (coordinated omission). With a kill it measures how long the
 // shards led by a SIGKILLed node go without a completion.
 //
-// What it does not do: compare with other systems, or run on more hosts than one.
+// [Raftstore] counts proposals through replication alone: a [Group] of three
+// processes, the generator in those that lead. A process of a group obeys
+// orders on its standard input ([ServeProposer]); whatever replicates commands
+// can be a [Proposer], which is how module bench/peers sets others beside it.
+//
+// What it does not do: run on more hosts than one. Comparing with other systems
+// is the matter of bench/peers (make bench-peers).
 //
 // # Goroutines
 //
 //	name       owner      state                     stop
 //	submitter  Lifecycle  its share of the schedule the schedule's end or the context
 //	worker     Lifecycle  its agent ID, a histogram the context, after the drain
+//	client     generate   its tokens, a histogram   the end of the load, after the last answer
 package bench

@@ -51,6 +51,10 @@ func (l *latencies) quantiles() Quantiles {
 	if l.mu.hist == nil {
 		return Quantiles{}
 	}
-	at := func(q float64) float64 { return float64(l.mu.hist.ValueAtQuantile(q)) / 1000 }
-	return Quantiles{at(50), at(99), at(99.9), float64(l.mu.hist.Max()) / 1000}
+	return quantilesOf(l.mu.hist)
+}
+
+func quantilesOf(h *hdrhistogram.Histogram) Quantiles {
+	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
+	return Quantiles{at(50), at(99), at(99.9), float64(h.Max()) / 1000}
 }

@@ -10,7 +10,34 @@ import (
 )
 
 type benchCmd struct {
-	Lifecycle benchLifecycleCmd `cmd:"" help:"Lifecycles a second on three node processes."`
+	Lifecycle     benchLifecycleCmd     `cmd:"" help:"Lifecycles a second on three node processes."`
+	Raftstore     benchRaftstoreCmd     `cmd:"" help:"Proposals a second through replication alone, in three processes."`
+	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
+}
+
+type benchRaftstoreCmd struct {
+	Duration time.Duration `default:"10s" help:"How long to measure each."`
+	WarmUp   time.Duration `default:"2s" help:"Load before anything counts."`
+	Shards   []int         `default:"1,48" help:"Numbers of shards."`
+	Payload  int           `default:"128" help:"Bytes of a proposal."`
+	InFlight int           `default:"12288" help:"Proposals under way, over all shards."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchRaftstoreCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Raftstore(ctx, bench.RaftstoreConfig{Shards: c.Shards, PayloadBytes: c.Payload, InFlight: c.InFlight,
+		Duration: c.Duration, WarmUp: c.WarmUp, JSON: c.JSON, Out: con.out})
+	return err
+}
+
+type benchRaftstoreNodeCmd struct {
+	Args []string `arg:""`
+}
+
+// Run is one of the processes that are measured.
+func (c *benchRaftstoreNodeCmd) Run(ctx context.Context, con console) error {
+	return bench.RaftstoreNode(ctx, c.Args, os.Stdin, con.out)
 }
 
 type benchLifecycleCmd struct {
