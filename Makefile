@@ -13,7 +13,7 @@ VCS     = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 BUILD   = $(GO) build $(VCS) -ldflags '-s -w'
 SOURCES = $(shell find . -name '*.go' -not -path './.git/*') go.mod go.sum
 
-.PHONY: all build release test race lint tidy demo bench bench-peers chaos fuzz clean
+.PHONY: all build release test race lint tidy demo bench bench-peers chaos sim fuzz clean
 
 all: build
 
@@ -68,6 +68,12 @@ bench-peers: build
 
 chaos: build
 	bin/quorate chaos run $(ARGS)
+
+# Thousands of simulated clusters: make sim SEEDS=10000 SEED=1
+SEEDS ?= 2000
+SEED  ?= 1
+sim: build
+	bin/quorate chaos sim --seeds $(SEEDS) --seed $(SEED)
 
 # Every fuzz target for FUZZTIME each (inputs, or a duration such as 5m); the
 # seeds of all run in `make test`.

@@ -54,6 +54,9 @@ func (r *Replica) startReads() {
 	if q.attempt != nil || r.ledTerm != r.term {
 		return
 	}
+	if r.rn.BasicStatus().RaftState != raft.StateLeader {
+		return // a message just stepped in ended it; raft would forward the read to the new leader, which refuses it
+	}
 	q.context++
 	q.ticks = 0
 	q.attempt, q.waiting = q.waiting, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/chaos"
+	"github.com/quorate/quorate/chaos/sim"
 )
 
 type benchCmd struct {
@@ -58,6 +59,7 @@ func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
 type chaosCmd struct {
 	Demo chaosDemoCmd `cmd:"" help:"Give a three-node cluster real work and kill a leader half-way."`
 	Run  chaosRunCmd  `cmd:"" help:"Kill and restart nodes under load, and check what is left."`
+	Sim  chaosSimCmd  `cmd:"" help:"Simulate clusters from seeds, with every kind of fault, and check them after each event."`
 	Work chaosWorkCmd `cmd:"" hidden:""`
 }
 
@@ -84,6 +86,19 @@ type chaosRunCmd struct {
 func (c *chaosRunCmd) Run(ctx context.Context, con console) error {
 	_, err := chaos.Run(ctx, chaos.RunConfig{Seed: c.Seed, Duration: c.Duration, Keep: c.Keep, JSON: c.JSON, Out: con.out})
 	return err
+}
+
+type chaosSimCmd struct {
+	Seed  uint64 `default:"1" help:"The first seed."`
+	Seeds int    `default:"1" help:"How many seeds, one after the other."`
+	Steps int    `help:"Of simulated time a seed; 0 is 2000."`
+	Plant string `help:"Make this mistake on purpose, to see it found."`
+	Trace bool   `help:"Print what happens."`
+}
+
+// Run simulates.
+func (c *chaosSimCmd) Run(ctx context.Context, con console) error {
+	return sim.Search(ctx, sim.SearchConfig{Seed: c.Seed, Seeds: c.Seeds, Steps: c.Steps, Plant: sim.Plant(c.Plant), Trace: c.Trace, Out: con.out})
 }
 
 type chaosWorkCmd struct {

@@ -1,0 +1,351 @@
+package sim
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"maps"
+	mrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/raftstore"
+)
+
+// Config says what a run simulates. The seed decides everything else: nodes,
+// shards, machine, which faults there are and how often.
+type Config struct {
+	Seed  uint64
+	Steps int       // of simulated time; 0: DefaultSteps
+	Plant Plant     // a mistake to make
+	Trace io.Writer // gets a line per event; nil: nothing
+}
+
+// DefaultSteps is how long faults go on: some 80 election timeouts.
+const DefaultSteps = 2000
+
+// Stats say what a run, or many, went through.
+type Stats struct {
+	Steps, Messages, Entries, Acknowledged, Reads          int
+	Elections, Crashes, Checkpoints, Installs, Comparisons int
+}
+
+func (s *Stats) add(o Stats) {
+	s.Steps += o.Steps
+	s.Messages += o.Messages
+	s.Entries += o.Entries
+	s.Acknowledged += o.Acknowledged
+	s.Reads += o.Reads
+	s.Elections += o.Elections
+	s.Crashes += o.Crashes
+	s.Checkpoints += o.Checkpoints
+	s.Installs += o.Installs
+	s.Comparisons += o.Comparisons
+}
+
+// Failure is a broken invariant, and how to see it again.
+type Failure struct {
+	Seed  uint64
+	Plant Plant
+	Step  int
+	What  string
+}
+
+func (f *Failure) Error() string {
+	return fmt.Sprintf("seed %d, step %d: %s\nreplay: %s", f.Seed, f.Step, f.What, f.Replay())
+}
+
+// Replay is the command that repeats the run.
+func (f *Failure) Replay() string {
+	cmd := fmt.Sprintf("quorate chaos sim --seed %d --trace", f.Seed)
+	if f.Plant != PlantNone {
+		cmd += " --plant " + string(f.Plant)
+	}
+	return cmd
+}
+
+// violation unwinds a run.
+type violation struct{ *Failure }
+
+// sim is one run.
+type sim struct {
+	seed   uint64
+	plant  Plant
+	trace  io.Writer
+	rng    *mrand.Rand
+	now    int
+	shards int
+	ledger bool
+	nodes  []*node
+	net    *network
+	check  *checker
+	todo   []task
+	retain uint64
+	repair int // a node that is down starts with a chance of one in so many steps
+
+	ops     map[string]*op
+	opNo    int
+	ids     []ledger.TaskID
+	shard   int // of the command being made
+	calm    bool
+	hurry   int // until then clients read much
+	severAt int // when a leader is cut off
+	rates   rates
+
+	sent, entries, acked, reads, elections, crashes, checkpoints, installs int
+}
+
+// task is something a replica does later, unless its node is down by then.
+type task struct {
+	due int
+	r   *replica
+	fn  func()
+}
+
+// op is one command of a client.
+type op struct {
+	n, shard int
+	floor    uint64 // acknowledged or seen before it was proposed
+	index    uint64 // where it was applied
+	answered bool
+	refused  bool
+	node     *node
+	life     int
+}
+
+// rates are events in 10,000 steps.
+type rates struct{ crash, cut, heal, transfer, checkpoint, stall, propose, read int }
+
+func (s *sim) failf(format string, args ...any) {
+	panic(violation{&Failure{Seed: s.seed, Plant: s.plant, Step: s.now, What: fmt.Sprintf(format, args...)}})
+}
+
+func (s *sim) tracef(format string, args ...any) {
+	if s.trace != nil {
+		fmt.Fprintf(s.trace, "%5d "+format+"\n", append([]any{s.now}, args...)...)
+	}
+}
+
+// chance is one in n.
+func (s *sim) chance(n int) bool { return s.rng.IntN(n) == 0 }
+
+// event says whether something that happens so often in 10,000 steps does now.
+func (s *sim) event(rate int) bool { return s.rng.IntN(10_000) < rate }
+
+// millis is the simulated clock.
+func (s *sim) millis() int64 { return 1_790_000_000_000 + int64(s.now)*10 }
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+// seeded is the source of raft's election jitter, which comes from
+// crypto/rand and has no other way to be decided by a seed.
+var seeded sync.Mutex
+
+// Run simulates one seed. The error is a *Failure. Nothing else in the process
+// may want secrets from crypto/rand meanwhile: it reads from the seed.
+func Run(cfg Config) (stats Stats, err error) {
+	seeded.Lock()
+	defer seeded.Unlock()
+	var key [32]byte
+	copy(key[:], fmt.Sprintf("%032d", cfg.Seed))
+	was := rand.Reader
+	rand.Reader = mrand.NewChaCha8(key)
+	defer func() { rand.Reader = was }()
+	if cfg.Steps == 0 {
+		cfg.Steps = DefaultSteps
+	}
+	s := newSim(cfg)
+	defer func() {
+		stats = Stats{Steps: s.now, Messages: s.sent, Entries: s.entries, Acknowledged: s.acked, Reads: s.reads, Elections: s.elections,
+			Crashes: s.crashes, Checkpoints: s.checkpoints, Installs: s.installs, Comparisons: s.check.digest}
+		if p := recover(); p != nil {
+			v, ok := p.(violation)
+			if !ok {
+				panic(p)
+			}
+			err = v.Failure
+		}
+	}()
+	s.run(cfg.Steps)
+	return stats, nil
+}
+
+func newSim(cfg Config) *sim {
+	s := &sim{seed: cfg.Seed, plant: cfg.Plant, trace: cfg.Trace, rng: mrand.New(mrand.NewPCG(cfg.Seed, 7)), ops: map[string]*op{}}
+	s.shards = 1 + s.rng.IntN(2)
+	s.ledger = s.chance(6) && cfg.Plant == PlantNone
+	n := []int{1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5}[s.rng.IntN(11)]
+	s.retain, s.repair = 1+s.rng.Uint64N(10), 2+s.rng.IntN(200)
+	s.check = newChecker(s)
+	s.net = &network{s: s, cut: map[[2]uint64]bool{}, splits: s.chance(2)}
+	// Each kind of fault is absent from some seeds: what one hides another may show.
+	some := func(rate int) int {
+		if s.chance(3) {
+			return 0
+		}
+		return 1 + s.rng.IntN(rate)
+	}
+	s.net.lose, s.net.repeat, s.net.linger = some(150), some(150), some(200)
+	s.rates = rates{crash: some(120), cut: some(100), heal: 50 + s.rng.IntN(200), transfer: some(60), checkpoint: 50 + some(1000),
+		stall: some(60), propose: 1000 + some(4000), read: 300 + some(3000)}
+	conf := &pb.ConfState{}
+	for id := uint64(1); id <= uint64(n); id++ {
+		conf.Voters = append(conf.Voters, id)
+	}
+	for id := uint64(1); id <= uint64(n); id++ {
+		nd := &node{sim: s, id: id, disk: newDisk(s.rng, cfg.Plant), skew: s.rng.Int64N(2000) - 1000, context: map[uint32][]byte{}}
+		for shard := range s.shards {
+			nd.disk.format(uint32(shard), conf)
+		}
+		s.nodes = append(s.nodes, nd)
+	}
+	s.tracef("%d nodes, %d shards, ledger %v, rates %+v, lose %d repeat %d linger %d", n, s.shards, s.ledger, s.rates, s.net.lose, s.net.repeat, s.net.linger)
+	return s
+}
+
+func (s *sim) run(steps int) {
+	for _, n := range s.nodes {
+		n.start()
+	}
+	for s.now < steps {
+		s.step()
+	}
+	s.settle()
+}
+
+// step is a moment of simulated time.
+func (s *sim) step() {
+	s.now++
+	s.net.deliver()
+	s.work()
+	for _, n := range s.nodes {
+		if n.up && n.paused <= s.now && s.chance(4) {
+			n.do(n.tick)
+		}
+	}
+	if !s.calm {
+		s.faults()
+	}
+	if s.event(s.rates.propose) {
+		s.propose()
+	}
+	if s.event(s.rates.read) || s.now < s.hurry && s.chance(8) {
+		s.read()
+	}
+}
+
+func (n *node) tick() {
+	for _, shard := range sorted(n.replicas) {
+		r := n.replicas[shard]
+		r.Tick()
+		r.process()
+		if n.sim.event(n.sim.rates.checkpoint) {
+			r.checkpoint()
+		}
+	}
+}
+
+// later runs fn on a replica after a while.
+func (s *sim) later(r *replica, fn func()) {
+	s.todo = append(s.todo, task{s.now + 1 + s.rng.IntN(10), r, fn})
+}
+
+func (s *sim) work() {
+	var due []task
+	s.todo = slices.DeleteFunc(s.todo, func(t task) bool {
+		gone := !t.r.n.up || t.r.n.life != t.r.life
+		if !gone && t.due <= s.now {
+			due = append(due, t)
+		}
+		return gone || t.due <= s.now
+	})
+	for _, t := range due {
+		if t.r.n.up && t.r.n.life == t.r.life {
+			t.r.n.do(t.fn)
+		}
+	}
+}
+
+// settle ends all faults, and wants to see everything agree.
+func (s *sim) settle() {
+	s.calm = true
+	clear(s.net.cut)
+	s.net.lose, s.net.repeat, s.net.linger = 0, 0, 0
+	for _, n := range s.nodes {
+		n.paused, n.armed = 0, 0
+		if !n.up {
+			n.start()
+		}
+	}
+	s.rates.propose, s.rates.read = 300, 300
+	for limit := s.now + settleSteps; !s.settled(); {
+		if s.now > limit {
+			var at []string
+			for _, n := range s.nodes {
+				for _, shard := range sorted(n.replicas) {
+					st := n.replicas[shard].Standing()
+					at = append(at, fmt.Sprintf("node %d shard %d: %v term %d leader %d commit %d applied %d", n.id, shard, st.Role, st.Term, st.Leader, st.Commit, st.Applied))
+				}
+			}
+			s.failf("no agreement %d steps after the last fault:\n%s", settleSteps, strings.Join(at, "\n"))
+		}
+		if s.now > limit-settleSteps+settleLoad {
+			s.rates.propose, s.rates.read = 0, 0
+		}
+		s.step()
+	}
+	s.check.final()
+	s.answers()
+}
+
+// settleSteps are some 40 election timeouts: elections may split, and a
+// snapshot may be on its way.
+const (
+	settleSteps = 1500
+	settleLoad  = 150 // of them with commands still coming
+)
+
+// settled: every shard has a leader that is ready, and all replicas are where it is.
+func (s *sim) settled() bool {
+	if s.rates.propose > 0 {
+		return false
+	}
+	for shard := range s.shards {
+		var lead *raftstore.Standing
+		for _, n := range s.nodes {
+			if at := n.replicas[uint32(shard)].Standing(); at.Ready {
+				lead = &at
+			}
+		}
+		if lead == nil {
+			return false
+		}
+		for _, n := range s.nodes {
+			if at := n.replicas[uint32(shard)].Standing(); at.Applied != lead.Commit || at.Term != lead.Term {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// answers: nobody who asked a node that is still the same waits for ever.
+func (s *sim) answers() {
+	for _, n := range s.nodes {
+		n.do(func() {
+			for _, shard := range sorted(n.replicas) {
+				n.replicas[shard].Stop()
+			}
+		})
+	}
+	for _, k := range sorted(s.ops) {
+		if o := s.ops[k]; !o.answered && o.node.life == o.life {
+			s.failf("shard %d: command %d was never answered by node %d", o.shard, o.n, o.node.id)
+		}
+	}
+}
