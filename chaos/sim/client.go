@@ -140,6 +140,10 @@ func (s *sim) faults() {
 		n.paused = s.now + s.rng.IntN(150)
 		s.tracef("node %d stands still until %d", n.id, n.paused)
 	}
+	if s.event(s.rates.stall) {
+		n.stalled = s.now + s.rng.IntN(80)
+		s.tracef("the disk of node %d stands still until %d", n.id, n.stalled)
+	}
 	if s.event(s.rates.transfer) {
 		s.transfer()
 	}

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 
@@ -22,6 +23,7 @@ type disk struct {
 	plant   Plant
 	durable map[uint32]*logImage
 	wal     []walOp // not durable yet, in order
+	base    int     // records that were written before them
 	states  map[uint32]*state
 	books   map[uint32]*book // journals
 }
@@ -91,18 +93,26 @@ type state struct {
 	rows        map[string][]byte
 }
 
-func (s *state) with(c raftstore.Changes) map[string][]byte {
-	rows := make(map[string][]byte, len(s.rows)+len(c.Puts))
-	for k, v := range s.rows {
-		rows[k] = v
+// with is the state's rows after changes; twice is a key that is among them
+// twice, which no machine may do.
+func (s *state) with(c raftstore.Changes) (rows map[string][]byte, twice string) {
+	rows = maps.Clone(s.rows)
+	seen := make(map[string]bool, len(c.Puts)+len(c.Deletes))
+	once := func(key []byte) string {
+		k := string(key)
+		if seen[k] {
+			twice = k
+		}
+		seen[k] = true
+		return k
 	}
 	for _, d := range c.Deletes {
-		delete(rows, string(d))
+		delete(rows, once(d))
 	}
 	for _, kv := range c.Puts {
-		rows[string(kv.Key)] = kv.Value
+		rows[once(kv.Key)] = kv.Value
 	}
-	return rows
+	return rows, twice
 }
 
 // book is a journal: records, of which the first are durable.
@@ -131,9 +141,12 @@ const (
 func (d *disk) append(op walOp) { d.wal = append(d.wal, op) }
 
 // sync makes the write-ahead log durable.
-func (d *disk) sync() {
-	d.keep(len(d.wal))
-}
+func (d *disk) sync() { d.keep(len(d.wal)) }
+
+// syncTo makes the first n records ever written durable.
+func (d *disk) syncTo(n int) { d.keep(max(0, n-d.base)) }
+
+func (d *disk) written() int { return d.base + len(d.wal) }
 
 // keep makes the first n volatile records durable.
 func (d *disk) keep(n int) {
@@ -141,11 +154,13 @@ func (d *disk) keep(n int) {
 		d.wal[i].apply(d.durable[d.wal[i].shard])
 	}
 	d.wal = slices.Delete(d.wal, 0, n)
+	d.base += n
 }
 
 // crash loses what is volatile, save for what a disk may have written anyway.
 func (d *disk) crash() {
 	d.keep(d.rng.IntN(len(d.wal) + 1))
+	d.base += len(d.wal)
 	d.wal = nil
 	for _, shard := range sorted(d.books) {
 		b := d.books[shard]
@@ -227,13 +242,21 @@ func (l *simLog) Append(hs *pb.HardState, entries []*pb.Entry) error {
 	return nil
 }
 
-// Sync implements raftstore.Log.
-func (l *simLog) Sync() error {
-	l.n.step("before sync")
-	if l.n.disk.plant != PlantAckBeforeSync {
-		l.n.disk.sync()
+// Sync implements raftstore.Log: then runs at once, or when the disk gets to it.
+func (l *simLog) Sync(then func()) error {
+	n := l.n
+	n.step("before sync")
+	if n.disk.plant == PlantAckBeforeSync {
+		then()
+		return nil
 	}
-	l.n.step("after sync")
+	if len(n.syncs) == 0 && n.stalled <= n.sim.now && n.sim.chance(3) {
+		n.disk.sync()
+		n.step("after sync")
+		then()
+		return nil
+	}
+	n.syncs = append(n.syncs, pendingSync{n.replicas[l.shard], n.disk.written(), then})
 	return nil
 }
 

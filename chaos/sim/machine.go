@@ -165,13 +165,20 @@ func (t tasks) Apply(e raftstore.Entry) [][]byte {
 
 // Freeze implements raftstore.Machine.
 func (t tasks) Freeze() raftstore.Changes {
-	puts, deletes, meta := t.Tasks.Freeze()
-	c := raftstore.Changes{Deletes: deletes, Meta: meta}
-	for _, kv := range puts {
-		c.Puts = append(c.Puts, raftstore.KV(kv))
-	}
-	return c
+	return raftstore.Changes{Meta: t.BeginFreeze(), More: t.more, Durable: func() bool { return t.ThawSome(2) }}
 }
+
+func (t tasks) more() ([]raftstore.KV, [][]byte, bool) {
+	puts, deletes, more := t.FreezeSome(2)
+	var out []raftstore.KV
+	for _, kv := range puts {
+		out = append(out, raftstore.KV(kv))
+	}
+	return out, deletes, more
+}
+
+// Thaw implements raftstore.Machine.
+func (tasks) Thaw() {} // Durable did it
 
 // Lead implements raftstore.Machine.
 func (tasks) Lead(uint64) {}

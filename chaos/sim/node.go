@@ -20,10 +20,39 @@ type node struct {
 	up       bool
 	life     int // counts starts
 	replicas map[uint32]*replica
+	syncs    []pendingSync
+	stalled  int               // until then the disk syncs nothing
 	armed    int               // steps until it crashes; 0: it does not
 	paused   int               // until then it neither hears nor ticks
 	skew     int64             // of its clock, milliseconds
 	context  map[uint32][]byte // planted: see disguise
+}
+
+// pendingSync is a log sync on its way: what to do when the first written
+// records of the log are durable.
+type pendingSync struct {
+	r       *replica
+	written int
+	then    func()
+}
+
+// syncSome lets the disk get through with the oldest syncs.
+func (n *node) syncSome() {
+	if len(n.syncs) == 0 || n.stalled > n.sim.now || n.paused > n.sim.now {
+		return
+	}
+	k := 1 + n.sim.rng.IntN(len(n.syncs))
+	done := n.syncs[:k]
+	n.syncs = n.syncs[k:]
+	n.step("before sync is through")
+	n.disk.syncTo(done[k-1].written)
+	n.step("after sync is through")
+	for _, d := range done {
+		d.then()
+	}
+	for _, d := range done {
+		d.r.process()
+	}
 }
 
 // replica is one shard's part of a node.
@@ -82,7 +111,7 @@ func (n *node) crash() {
 	if !n.up {
 		return
 	}
-	n.up, n.armed, n.replicas = false, 0, nil
+	n.up, n.armed, n.replicas, n.syncs = false, 0, nil, nil
 	n.sim.net.forget(n.id)
 	n.disk.crash()
 	n.sim.crashes++
@@ -184,9 +213,10 @@ func (r *replica) receive(from uint64, b []byte) {
 	}
 }
 
-// offer takes a whole snapshot in. false: not now, a checkpoint is being written.
+// offer takes a whole snapshot in. false: not now, a checkpoint is being written
+// or the log is.
 func (r *replica) offer(from uint64, g *snapshot) bool {
-	if r.frozen != nil {
+	if r.frozen != nil || slices.ContainsFunc(r.n.syncs, func(p pendingSync) bool { return p.r == r }) {
 		return false
 	}
 	r.staged = g
@@ -244,23 +274,48 @@ func (r *replica) checkpoint() {
 	}
 	c := r.machine.Freeze()
 	r.n.step("checkpoint: frozen")
-	r.frozen = &state{index: at.Applied, term: at.AppliedTerm, conf: at.Conf, records: len(r.n.disk.books[r.shard].records),
-		meta: c.Meta, rows: st.with(c)}
+	r.frozen = &state{index: at.Applied, term: at.AppliedTerm, conf: at.Conf, records: len(r.n.disk.books[r.shard].records), meta: c.Meta}
 	if r.n.disk.plant == PlantTruncateAhead {
 		r.log.truncate(at.Applied)
 	}
-	s := r.n.sim
-	s.later(r, func() {
-		if b := r.n.disk.books[r.shard]; r.n.disk.plant != PlantJournalUnsynced {
-			b.durable = max(b.durable, r.frozen.records)
+	r.n.sim.later(r, func() { r.collect(&c) })
+}
+
+// collect takes further parts of what changed, then makes the journal durable,
+// then replaces the state.
+func (r *replica) collect(c *raftstore.Changes) {
+	s, d := r.n.sim, r.n.disk
+	if c.More != nil {
+		puts, deletes, more := c.More()
+		c.Puts, c.Deletes = append(c.Puts, puts...), append(c.Deletes, deletes...)
+		if !more {
+			c.More = nil
 		}
-		r.n.step("checkpoint: journal durable")
-		s.later(r, func() {
-			r.n.disk.states[r.shard] = r.frozen
-			r.n.step("checkpoint: ingested")
-			s.later(r, r.checkpointed)
-		})
+		s.later(r, func() { r.collect(c) })
+		return
+	}
+	var twice string
+	if r.frozen.rows, twice = d.states[r.shard].with(*c); twice != "" {
+		s.failf("node %d shard %d: key %x is twice in one checkpoint", r.n.id, r.shard, twice)
+	}
+	if b := d.books[r.shard]; d.plant != PlantJournalUnsynced {
+		b.durable = max(b.durable, r.frozen.records)
+	}
+	r.n.step("checkpoint: journal durable")
+	s.later(r, func() {
+		d.states[r.shard] = r.frozen
+		r.n.step("checkpoint: ingested")
+		s.later(r, func() { r.release(c) })
 	})
+}
+
+// release lets the machine forget what can be read from the state now.
+func (r *replica) release(c *raftstore.Changes) {
+	if c.Durable != nil && c.Durable() {
+		r.n.sim.later(r, func() { r.release(c) })
+		return
+	}
+	r.checkpointed()
 }
 
 func (r *replica) checkpointed() {

@@ -224,6 +224,9 @@ func (s *sim) step() {
 	s.net.deliver()
 	s.work()
 	for _, n := range s.nodes {
+		if n.up && s.chance(2) {
+			n.do(n.syncSome)
+		}
 		if n.up && n.paused <= s.now && s.chance(4) {
 			n.do(n.tick)
 		}
@@ -277,7 +280,7 @@ func (s *sim) settle() {
 	clear(s.net.cut)
 	s.net.lose, s.net.repeat, s.net.linger = 0, 0, 0
 	for _, n := range s.nodes {
-		n.paused, n.armed = 0, 0
+		n.paused, n.armed, n.stalled = 0, 0, 0
 		if !n.up {
 			n.start()
 		}
