@@ -102,7 +102,7 @@ type agentsRequest struct {
 
 // Agent reads one agent.
 func (n *core) Agent(ctx context.Context, id string) (api.Agent, error) {
-	as, err := onLeader(ctx, n, controlShard, methodAgents, agentsRequest{ID: id}, n.agentsHere)
+	as, err := read(ctx, n, controlShard, methodAgents, agentsRequest{ID: id}, n.agentsHere)
 	if err != nil {
 		return api.Agent{}, err
 	}
@@ -123,7 +123,7 @@ func (n *core) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, er
 	if err != nil {
 		return page, err
 	}
-	as, err := onLeader(ctx, n, controlShard, methodAgents, agentsRequest{Filter: f}, n.agentsHere)
+	as, err := read(ctx, n, controlShard, methodAgents, agentsRequest{Filter: f}, n.agentsHere)
 	if err != nil {
 		return page, err
 	}
@@ -154,7 +154,7 @@ func agentScore(a *api.Agent) float64 {
 }
 
 func (n *core) agentsHere(ctx context.Context, q agentsRequest) ([]api.Agent, error) {
-	if _, err := n.store.ReadIndex(ctx, controlShard); err != nil {
+	if err := n.barrier(ctx, controlShard); err != nil {
 		return nil, err
 	}
 	out := []api.Agent{}

@@ -137,7 +137,8 @@ func (n *core) taskID(s string) (ledger.TaskID, error) {
 	return id, nil
 }
 
-// Task reads one task, linearizably, after waiting up to wait for it to end.
+// Task reads one task, linearizably unless ctx is api.WithStale, after waiting
+// up to wait for it to end.
 func (n *core) Task(ctx context.Context, id string, wait time.Duration) (api.Task, error) {
 	tid, err := n.taskID(id)
 	if err != nil {
@@ -170,7 +171,7 @@ func isTerminal(state string) bool {
 }
 
 func (n *core) readTask(ctx context.Context, id ledger.TaskID) (api.Task, error) {
-	return onLeader(ctx, n, id.Shard(), methodTask, id, n.taskHere)
+	return read(ctx, n, id.Shard(), methodTask, id, n.taskHere)
 }
 
 // taskHere reads a task on the leader: the replicated state behind a read
@@ -180,7 +181,7 @@ func (n *core) taskHere(ctx context.Context, id ledger.TaskID) (api.Task, error)
 	if m == nil {
 		return api.Task{}, errNoTask(id.String())
 	}
-	if _, err := n.store.ReadIndex(ctx, id.Shard()); err != nil {
+	if err := n.barrier(ctx, id.Shard()); err != nil {
 		return api.Task{}, err
 	}
 	t, ok, err := m.task(id)
@@ -256,7 +257,7 @@ func (n *core) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error
 	}
 	for cur.Shard < n.shards {
 		f.Limit = limit - len(page.Tasks)
-		a, err := onLeader(ctx, n, cur.Shard, methodTasks, listRequest{Shard: cur.Shard, After: cur.After, Filter: f}, n.tasksHere)
+		a, err := read(ctx, n, cur.Shard, methodTasks, listRequest{Shard: cur.Shard, After: cur.After, Filter: f}, n.tasksHere)
 		if err != nil {
 			return page, err
 		}
@@ -279,7 +280,7 @@ func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error)
 	if m == nil {
 		return listAnswer{}, errNoLeader(q.Shard)
 	}
-	if _, err := n.store.ReadIndex(ctx, q.Shard); err != nil {
+	if err := n.barrier(ctx, q.Shard); err != nil {
 		return listAnswer{}, err
 	}
 	lq := ledger.Query{Fleet: q.Filter.FleetID, Action: q.Filter.Action, Target: q.Filter.Target, Session: q.Filter.SessionID}

@@ -42,6 +42,11 @@ func openAPI(ops []operation) []byte {
 			params = append(params, map[string]any{"name": m[1], "in": "path", "required": true, "schema": map[string]any{"type": "string"}})
 		}
 		for _, q := range o.query {
+			if q == consistency {
+				params = append(params, consistencyParameter)
+				op["responses"].(map[string]any)["200"].(map[string]any)["headers"] = consistencyHeader
+				continue
+			}
 			params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})
 		}
 		if params != nil {

@@ -61,6 +61,13 @@ func (s *server) handler(o operation) http.Handler {
 				}
 			}
 		}
+		if slices.Contains(o.query, consistency) {
+			var err error
+			if r, err = consistent(w, r); err != nil {
+				s.fail(w, err)
+				return
+			}
+		}
 		stream := o.size == lines && isLines(r)
 		b := &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), timeout: s.cfg.BodyTimeout, each: stream}
 		r.Body = b

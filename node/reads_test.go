@@ -1,0 +1,54 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// TestStaleReads: a node that lost its quorum says so when it is asked for the
+// truth, and still tells what it knows to who is content with that.
+func TestStaleReads(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	n := c.nodes[0]
+	c.register(n, "a", "do:it")
+	id := c.submit(n, api.TaskSpec{Action: "do", Target: "it"})
+	stale := api.WithStale(t.Context())
+	for _, n := range c.nodes { // each answers from its own replica
+		c.eventually("the task everywhere", func() error {
+			_, err := n.Task(stale, id, 0)
+			if err == nil {
+				_, err = n.Agent(stale, "a")
+			}
+			return err
+		})
+	}
+	for _, gone := range c.nodes[1:] {
+		if err := gone.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.nodes = c.nodes[:1]
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := n.Task(short, id, 0); err == nil {
+		t.Fatal("a node without a quorum answered a linearizable read")
+	} else if e := (*api.Error)(nil); !errors.As(err, &e) || e.Layer != 5 {
+		t.Fatalf("refused with %v", err)
+	}
+	task, err := n.Task(stale, id, 0)
+	if err != nil || task.TaskID != id {
+		t.Fatalf("stale read: %+v, %v", task, err)
+	}
+	page, err := n.Tasks(stale, api.TaskFilter{})
+	if err != nil || len(page.Tasks) != 1 {
+		t.Fatalf("stale list: %+v, %v", page, err)
+	}
+	agents, err := n.Agents(stale, api.AgentFilter{})
+	if err != nil || agents.Count != 1 {
+		t.Fatalf("stale agents: %+v, %v", agents, err)
+	}
+}
