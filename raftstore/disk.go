@@ -164,49 +164,41 @@ func (d *disk) bootstrap(shards uint32, voters []uint64) error {
 			return err
 		}
 	}
-	if err := b.Set(shardCountKey, binary.LittleEndian.AppendUint32(nil, shards), nil); err != nil {
+	all := make([]mark, shards)
+	for id := range all {
+		all[id] = mark{bootTerm, 0, bootIndex}
+	}
+	return d.adopt(b, all)
+}
+
+// adopt writes the logs and the number of the shards, whose state and journals are there. It is durable when it
+// returns.
+func (d *disk) adopt(logs *pebble.Batch, all []mark) error {
+	shards := uint32(len(all))
+	if err := logs.Set(shardCountKey, binary.LittleEndian.AppendUint32(nil, shards), nil); err != nil {
 		return err
 	}
-	if err := d.logDB.Apply(b, pebble.Sync); err != nil {
+	if err := d.logDB.Apply(logs, pebble.Sync); err != nil {
 		return err
 	}
 	d.shardCount = shards
-	for id := range shards {
-		d.marks.raise(id, mark{bootTerm, 0, bootIndex})
+	for id, m := range all {
+		d.marks.raise(uint32(id), m)
 	}
 	return d.marks.flush()
 }
 
 // openShard opens log and journal of one shard and checks them against each other and against the marks.
 func (d *disk) openShard(id uint32) (*shardLog, *journal, error) {
-	c, found, err := d.state.checkpoint(id)
+	l, c, err := d.readShard(id)
 	if err != nil {
-		return nil, nil, fmt.Errorf("state: %w", err)
-	}
-	if !found {
-		return nil, nil, fmt.Errorf("state has no checkpoint: %w", ErrCorrupt)
-	}
-	l, err := openShardLog(d.logDB, id, d.marks)
-	if err != nil {
-		return nil, nil, fmt.Errorf("log: %w", err)
-	}
-	if err := d.marks.check(id, mark{l.hard.GetTerm(), l.hard.GetVote(), l.last}); err != nil {
 		return nil, nil, err
 	}
 	l.checkpoint = c
 	if err := l.finishInstall(); err != nil {
 		return nil, nil, err
 	}
-	l.setHard(l.hard.GetTerm(), l.hard.GetVote(), max(l.hard.GetCommit(), c.index))
-	switch {
-	case c.index > l.last:
-		err = fmt.Errorf("the state is as of %d but the log ends at %d: it lost entries: %w", c.index, l.last, ErrCorrupt)
-	case c.index < l.truncated:
-		err = fmt.Errorf("the state is as of %d but the log begins after %d: %w", c.index, l.truncated, ErrCorrupt)
-	case l.hard.GetCommit() > l.last:
-		err = fmt.Errorf("committed up to %d but the log ends at %d: it lost entries: %w", l.hard.GetCommit(), l.last, ErrCorrupt)
-	}
-	if err != nil {
+	if err := d.checkShard(l); err != nil {
 		return nil, nil, err
 	}
 	j, err := openJournal(d.fs, d.path("journal"), id, c.journalBytes, c.journalSum, d.fatal)
@@ -214,6 +206,37 @@ func (d *disk) openShard(id uint32) (*shardLog, *journal, error) {
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}
 	return l, j, nil
+}
+
+// readShard reads a shard's log and state checkpoint.
+func (d *disk) readShard(id uint32) (*shardLog, checkpoint, error) {
+	c, found, err := d.state.checkpoint(id)
+	if err != nil {
+		return nil, c, fmt.Errorf("state: %w", err)
+	}
+	if !found {
+		return nil, c, fmt.Errorf("state has no checkpoint: %w", ErrCorrupt)
+	}
+	l, err := openShardLog(d.logDB, id, d.marks)
+	if err != nil {
+		return nil, c, fmt.Errorf("log: %w", err)
+	}
+	return l, c, d.marks.check(id, mark{l.hard.GetTerm(), l.hard.GetVote(), l.last})
+}
+
+// checkShard holds log and state checkpoint against each other.
+func (d *disk) checkShard(l *shardLog) error {
+	c := l.checkpoint
+	l.setHard(l.hard.GetTerm(), l.hard.GetVote(), max(l.hard.GetCommit(), c.index))
+	switch {
+	case c.index > l.last:
+		return fmt.Errorf("the state is as of %d but the log ends at %d: it lost entries: %w", c.index, l.last, ErrCorrupt)
+	case c.index < l.truncated:
+		return fmt.Errorf("the state is as of %d but the log begins after %d: %w", c.index, l.truncated, ErrCorrupt)
+	case l.hard.GetCommit() > l.last:
+		return fmt.Errorf("committed up to %d but the log ends at %d: it lost entries: %w", l.hard.GetCommit(), l.last, ErrCorrupt)
+	}
+	return nil
 }
 
 // finishInstall completes or forgets a snapshot installation that a crash interrupted.

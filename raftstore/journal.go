@@ -39,9 +39,29 @@ type journal struct {
 }
 
 func openJournal(fs vfs.FS, dir string, shard uint32, size int64, sum uint32, fatal func(error)) (*journal, error) {
-	j := &journal{fs: fs, dir: dir, name: fmt.Sprintf("%04d.qj", shard), fatal: fatal}
+	j := &journal{fs: fs, dir: dir, name: journalName(shard), fatal: fatal}
 	j.mu.refs = map[vfs.File]int{}
 	return j, j.reset(size, sum)
+}
+
+func journalName(shard uint32) string { return fmt.Sprintf("%04d.qj", shard) }
+
+// nextFrame takes the first record off b; n is 0 when b ends before it does.
+func nextFrame(b []byte) (record []byte, n int, err error) {
+	if len(b) < journalFrameBytes {
+		return nil, 0, nil
+	}
+	length, sum := int(binary.LittleEndian.Uint32(b)), binary.LittleEndian.Uint32(b[4:])
+	if length == 0 || length > maxJournalRecord {
+		return nil, 0, fmt.Errorf("a record of %d bytes: %w", length, ErrCorrupt)
+	}
+	if n = journalFrameBytes + length; len(b) < n {
+		return nil, 0, nil
+	}
+	if record = b[journalFrameBytes:n]; crcOf(record) != sum {
+		return nil, 0, fmt.Errorf("checksum mismatch: %w", ErrCorrupt)
+	}
+	return record, n, nil
 }
 
 func (j *journal) path() string { return j.fs.PathJoin(j.dir, j.name) }

@@ -50,6 +50,7 @@ type shard struct {
 	active   bool // there may be something to do in this turn
 	detached bool // installs a snapshot in a goroutine of its own, which has the shard until it is done
 
+	demands []demand          // wait for a state checkpoint
 	streams map[uint64]uint64 // peer → index of the snapshot on its way there: the log behind it stays
 	staged  *stagedSnapshot   // offered to raft
 	arrived *stagedSnapshot   // waits for the checkpoint being written
@@ -208,7 +209,7 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 		return false
 	}
 	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes
-	if !due && !s.stopping {
+	if !due && !s.stopping && len(s.demands) == 0 {
 		return false
 	}
 	start := time.Now()
@@ -257,6 +258,7 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 func (s *shard) checkpointWritten() {
 	s.log.checkpoint, s.frozen = s.frozen, checkpoint{}
 	s.machine.Thaw()
+	s.meetDemands()
 	if err := s.truncateLog(); err != nil {
 		s.env.fatal(fmt.Errorf("shard %d: truncate log: %w", s.id, err))
 	}

@@ -43,22 +43,36 @@ func (s *shard) sendSnapshot(to, term uint64) error {
 	return s.env.cfg.Transport.SendSnapshot(s.env.ctx, to, func(w io.Writer) error { return s.writeSnapshot(w, term) })
 }
 
-// writeSnapshot streams one consistent view. An iterator pins it, checkpoint key and state together; a Pebble
-// snapshot would not, because an excise takes keys away under it. The journal may have grown or have been replaced
-// meanwhile, but replicas' journals are equal, so its first bytes are the same.
+// writeSnapshot streams one consistent view. The journal may have grown or have been replaced meanwhile, but
+// replicas' journals are equal, so its first bytes are the same.
 func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
-	d := s.env.state
+	return streamState(s.env.state, s.id, term, w, func(sw *snapshotWriter, size int64) error {
+		f, have, err := s.journal.acquire()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = s.journal.release(f) }()
+		if have < size {
+			return fmt.Errorf("journal has %d bytes, the checkpoint needs %d: %w", have, size, ErrCorrupt)
+		}
+		return streamFile(sw, f, size)
+	})
+}
+
+// streamState streams a shard's state checkpoint, then what journal gives. An iterator pins the view, checkpoint key
+// and state together; a Pebble snapshot would not, because an excise takes keys away under it.
+func streamState(d *stateDB, shard uint32, term uint64, w io.Writer, journal func(*snapshotWriter, int64) error) error {
 	d.life.RLock()
 	defer d.life.RUnlock()
 	if d.life.closed {
 		return ErrStopped
 	}
-	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: shardPrefix(s.id), UpperBound: shardPrefix(s.id + 1)})
+	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: shardPrefix(shard), UpperBound: shardPrefix(shard + 1)})
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	if !it.First() || string(it.Key()) != string(checkpointKey(s.id)) {
+	if !it.First() || string(it.Key()) != string(checkpointKey(shard)) {
 		return errors.Join(it.Error(), fmt.Errorf("no checkpoint: %w", ErrCorrupt))
 	}
 	c, err := decodeCheckpoint(it.Value())
@@ -70,7 +84,7 @@ func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
 		return err
 	}
 	defer sw.close()
-	if err := sw.header(snapshotHeader{shard: s.id, term: term, checkpoint: c}); err != nil {
+	if err := sw.header(snapshotHeader{shard: shard, term: term, checkpoint: c}); err != nil {
 		return err
 	}
 	prefix := len(stateKey(0, nil))
@@ -86,21 +100,14 @@ func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
 	if err := it.Error(); err != nil {
 		return err
 	}
-	if err := s.streamJournal(sw, c.journalBytes); err != nil {
+	if err := journal(sw, c.journalBytes); err != nil {
 		return err
 	}
 	return sw.end()
 }
 
-func (s *shard) streamJournal(sw *snapshotWriter, size int64) error {
-	f, have, err := s.journal.acquire()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.journal.release(f) }()
-	if have < size {
-		return fmt.Errorf("journal has %d bytes, the checkpoint needs %d: %w", have, size, ErrCorrupt)
-	}
+// streamFile sends the first size bytes of a journal.
+func streamFile(sw *snapshotWriter, f vfs.File, size int64) error {
 	buf := make([]byte, chunkBytes)
 	for at := int64(0); at < size; {
 		n := int(min(int64(len(buf)), size-at))
@@ -125,13 +132,18 @@ type stagedSnapshot struct {
 	tables      tableSet
 	journalPath string
 	journalFile vfs.File
+	keys        int
 	accept      func(snapshotHeader) error
+	adopt       func(*checkpoint) // nil, or changes the checkpoint before it is written
 	answer      func(struct{}, error)
 }
 
 func (g *stagedSnapshot) begin(h snapshotHeader) error {
 	if err := g.accept(h); err != nil {
 		return err
+	}
+	if g.adopt != nil {
+		g.adopt(&h.checkpoint)
 	}
 	g.snapshotHeader = h
 	meta, err := encodeCheckpoint(h.checkpoint)
@@ -150,7 +162,7 @@ func (g *stagedSnapshot) begin(h snapshotHeader) error {
 }
 
 func (g *stagedSnapshot) put(key, value []byte) error {
-
+	g.keys++
 	return g.tables.set(stateKey(g.shard, key), value)
 }
 

@@ -1,0 +1,278 @@
+package raftstore
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// termRaise is how far above every term the old group is known to have had the new one's terms begin: the old
+// one may have gone on after the backup, and nothing it gave out in a term may look current in the new one. A
+// million elections are more than a group lives to see, and 2^43 such raises fit below maxIndex.
+const termRaise = 1 << 20
+
+// Seed fills a fresh directory with shards that have a past: from a backup or from a survivor. All members of the
+// new cluster are seeded from the same source with the same voters, commands and time, each into a directory of
+// its own and under a raft ID that was never used. Nothing there counts before Finish.
+//
+// Each shard begins where the source ended, with one more entry: the commands that tell the state machine of the
+// new cluster. It counts as committed, as all members have it and no leader ever was; so nothing can come before it.
+type Seed struct {
+	d      *disk
+	voters []uint64
+	millis int64
+	logs   *pebble.Batch
+	marks  []mark
+	err    error
+}
+
+// SeedConfig says what to seed. All fields are required.
+type SeedConfig struct {
+	Dir        string // empty or absent
+	RaftID     uint64
+	Voters     []uint64
+	TimeMillis int64 // stamps the commands
+	Config     Config
+}
+
+// SeedShard is one shard of the source.
+type SeedShard struct {
+	Stream   io.Reader // as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB
+	Commands [][]byte  // at least one
+	// Journal, unless nil, sees every record of the journal; an error refuses the source.
+	Journal func(record []byte) error
+
+	tail func(fn func(*pb.Entry) error) error // entries behind the stream's index
+	term uint64                               // the least that the new term must be above
+}
+
+// SeedInfo says what a shard was seeded with.
+type SeedInfo struct {
+	Shard        uint32
+	Index, Term  uint64 // of the source's state
+	Last         uint64 // of the source's log: what was behind Index was kept
+	NewTerm      uint64 // above every term of the source
+	JournalBytes int64
+	Keys         int
+}
+
+// NewSeed begins in cfg.Dir.
+func NewSeed(cfg SeedConfig) (*Seed, error) {
+	c := cfg.Config
+	c.Dir, c.RaftID = cfg.Dir, cfg.RaftID
+	c.Machine = func(uint32, Reader, Journal) (Machine, error) { return nil, ErrStopped } // none runs here
+	c.Transport = noTransport{}
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("raftstore: seed: %w", err)
+	}
+	voters := slices.Compact(slices.Sorted(slices.Values(cfg.Voters)))
+	if !slices.Contains(voters, cfg.RaftID) || voters[0] == 0 {
+		return nil, fmt.Errorf("raftstore: seed: voters %x, this is %x", voters, cfg.RaftID)
+	}
+	fs := c.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	if names, err := fs.List(cfg.Dir); err == nil && len(names) > 0 {
+		return nil, fmt.Errorf("raftstore: seed: %s is not empty: it has %s", cfg.Dir, names[0])
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("raftstore: seed: %w", err)
+	}
+	s := &Seed{voters: voters, millis: cfg.TimeMillis}
+	d, err := openDisk(c, func(err error) { panic(err) })
+	if err != nil {
+		return nil, fmt.Errorf("raftstore: seed: %w", err)
+	}
+	s.d, s.logs = d, d.logDB.NewBatch()
+	return s, nil
+}
+
+type noTransport struct{ Transport }
+
+// Add seeds the next shard, number 0 first.
+func (s *Seed) Add(sh SeedShard) (SeedInfo, error) {
+	info, err := s.add(sh)
+	if err != nil {
+		err = fmt.Errorf("raftstore: seed: shard %d: %w", len(s.marks), err)
+		s.err = err
+	}
+	return info, err
+}
+
+func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
+	id := uint32(len(s.marks))
+	if s.err != nil {
+		return info, s.err
+	}
+	if len(sh.Commands) == 0 {
+		return info, errors.New("no command begins the new log")
+	}
+	g := &stagedSnapshot{fs: s.d.fs, tables: tableSet{d: s.d.state, name: fmt.Sprintf("seed-%d", id)}}
+	g.accept = func(h snapshotHeader) error {
+		if h.shard != id {
+			return fmt.Errorf("the stream is of shard %d: %w", h.shard, ErrMalformed)
+		}
+		return nil
+	}
+	g.adopt = func(c *checkpoint) { c.conf = &pb.ConfState{Voters: s.voters} }
+	var sink snapshotSink = g
+	if sh.Journal != nil {
+		sink = &frameCheck{snapshotSink: g, fn: sh.Journal}
+	}
+	err = readSnapshot(sh.Stream, sink)
+	if f, ok := sink.(*frameCheck); ok && err == nil {
+		err = f.end()
+	}
+	if err == nil {
+		err = g.finish()
+	}
+	if err != nil {
+		g.discard()
+		return info, err
+	}
+	if err := s.d.fs.Rename(g.journalPath, s.d.fs.PathJoin(s.d.path("journal"), journalName(id))); err != nil {
+		return info, err
+	}
+	if err := s.d.state.replace(id, g.tables.paths); err != nil {
+		return info, err
+	}
+	c := g.checkpoint
+	info = SeedInfo{Shard: id, Index: c.index, Term: c.term, Last: c.index, JournalBytes: c.journalBytes, Keys: g.keys,
+		NewTerm: max(g.term, c.term, sh.term) + termRaise}
+	return info, s.writeLog(&info, sh)
+}
+
+// writeLog makes the log: what the source had behind its state, and the commands of the new cluster.
+func (s *Seed) writeLog(info *SeedInfo, sh SeedShard) error {
+	term := info.Term
+	put := func(e *pb.Entry) error {
+		if e.GetIndex() != info.Last+1 || e.GetTerm() < term || e.GetTerm() >= maxIndex {
+			return fmt.Errorf("log entry %d does not follow %d: %w", e.GetIndex(), info.Last, ErrCorrupt)
+		}
+		info.Last, term = e.GetIndex(), e.GetTerm()
+		info.NewTerm = max(info.NewTerm, term+termRaise)
+		if e.GetType() != pb.EntryNormal { // the old cluster's members are none of the new one's
+			e = &pb.Entry{Type: pb.EntryNormal.Enum(), Index: e.Index, Term: e.Term}
+		}
+		return s.logs.Set(entryKey(nil, info.Shard, e.GetIndex()), encodeEntry(e), nil)
+	}
+	if sh.tail != nil {
+		if err := sh.tail(put); err != nil {
+			return err
+		}
+	}
+	kept := info.Last
+	ps := make([]Proposal, len(sh.Commands))
+	for i, c := range sh.Commands {
+		ps[i].Command = c
+	}
+	err := put(&pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(kept + 1), Term: new(info.NewTerm),
+		Data: packEntry(entryHeader{timeMillis: s.millis}, ps)})
+	info.NewTerm, info.Last = term, kept
+	last := kept + 1
+	err = errors.Join(err,
+		s.logs.Set(logKey(info.Shard, 'h'), u64s(term, 0, last), nil),
+		s.logs.Set(logKey(info.Shard, 't'), u64s(info.Index, info.Term), nil))
+	s.marks = append(s.marks, mark{term, 0, last})
+	return err
+}
+
+func encodeEntry(e *pb.Entry) []byte {
+	b := binary.AppendUvarint([]byte{byte(e.GetType())}, e.GetTerm())
+	return append(b, e.GetData()...)
+}
+
+// Finish makes all of it count, durably.
+func (s *Seed) Finish() error {
+	err := s.err
+	if err == nil && len(s.marks) == 0 {
+		err = errors.New("no shards")
+	}
+	if err == nil {
+		err = errors.Join(syncDir(s.d.fs, s.d.path("journal")), s.d.adopt(s.logs, s.marks))
+	}
+	if err = errors.Join(err, s.close()); err != nil {
+		return fmt.Errorf("raftstore: seed: %w", err)
+	}
+	return nil
+}
+
+// Abort gives up; what was written does not count, and the directory can not be used.
+func (s *Seed) Abort() { _ = s.close() }
+
+func (s *Seed) close() error {
+	if s.d == nil {
+		return nil
+	}
+	d := s.d
+	s.d = nil
+	return errors.Join(s.logs.Close(), d.close())
+}
+
+// frameCheck shows the records of a journal to somebody as they pass.
+type frameCheck struct {
+	snapshotSink
+	fn     func(record []byte) error
+	rest   []byte // of a frame whose end has not come
+	offset int64  // of rest
+}
+
+func (f *frameCheck) journal(p []byte) error {
+	if err := f.snapshotSink.journal(p); err != nil {
+		return err
+	}
+	f.rest = append(f.rest, p...)
+	b := f.rest
+	for {
+		record, n, err := nextFrame(b)
+		if err != nil {
+			return fmt.Errorf("journal: offset %d: %w", f.offset, err)
+		}
+		if n == 0 {
+			break
+		}
+		if err := f.fn(record); err != nil {
+			return err
+		}
+		b, f.offset = b[n:], f.offset+int64(n)
+	}
+	f.rest = append(f.rest[:0], b...)
+	return nil
+}
+
+func (f *frameCheck) end() error {
+	if len(f.rest) > 0 {
+		return fmt.Errorf("journal: offset %d: it ends within a record: %w", f.offset, ErrCorrupt)
+	}
+	return nil
+}
+
+// CheckStream reads one stream as Store.Backup writes it, verifies all of it and writes nothing.
+func CheckStream(r *bufio.Reader, journal func(record []byte) error) (SeedInfo, error) {
+	var d discardSink
+	f := &frameCheck{snapshotSink: &d, fn: journal}
+	err := readSnapshot(r, f)
+	if err == nil {
+		err = f.end()
+	}
+	c := d.h.checkpoint
+	return SeedInfo{Shard: d.h.shard, Index: c.index, Term: c.term, Last: c.index, JournalBytes: c.journalBytes, Keys: d.keys}, err
+}
+
+type discardSink struct {
+	h    snapshotHeader
+	keys int
+}
+
+func (d *discardSink) begin(h snapshotHeader) error { d.h = h; return nil }
+func (d *discardSink) put(_, _ []byte) error        { d.keys++; return nil }
+func (d *discardSink) journal([]byte) error         { return nil }
