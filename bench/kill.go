@@ -50,7 +50,7 @@ func (m *measurement) killLeader(ctx context.Context) error {
 	if node == nil {
 		return fmt.Errorf("bench: leader %q is none of the nodes", victim)
 	}
-	m.kill.begin(victim, led[victim], m.since())
+	m.kill.begin(victim, led[victim], m.Since())
 	node.Kill()
 	return nil
 }

@@ -137,37 +137,25 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 
 // measurement is one run: what the generator's goroutines share.
 type measurement struct {
+	*Meter
 	cfg     LifecycleConfig
 	cluster *proc.Cluster
 	pool    interface{ CloseIdleConnections() }
 	nodes   []wire.Client
-	began   time.Time
 
-	next      atomic.Int64 // sequence number of the next task
-	acked     bits         // submission acknowledged, by sequence number
-	done      bits         // completion acknowledged
-	completed atomic.Int64 // bits in done
-	failed    atomic.Int64 // requests without an answer, asked again
-	window    chan struct{}
-	submitLag latencies    // from due to acknowledged
-	takeLag   latencies    // from due to handed to a worker
-	endLag    latencies    // from due to completion acknowledged
-	from, to  atomic.Int64 // what is measured, in nanoseconds since began; to 0: not known yet
-	kill      killWatch
+	acked  bits         // submission acknowledged, by sequence number
+	failed atomic.Int64 // requests without an answer, asked again
+	kill   killWatch
 }
 
 func newMeasurement(cfg LifecycleConfig, cluster *proc.Cluster) *measurement {
 	pool := wire.Pool(2 * (submitterRate + workerRate))
-	m := &measurement{cfg: cfg, cluster: cluster, pool: pool, began: time.Now(), window: make(chan struct{}, cfg.Window)}
-	m.from.Store(int64(maxDuration) * 4) // nothing counts before the warm-up is over
+	m := &measurement{cfg: cfg, cluster: cluster, pool: pool, Meter: NewMeter(MeterConfig{Rate: cfg.Rate, Window: cfg.Window, Batch: cfg.Batch})}
 	for _, n := range cluster.Nodes() {
 		m.nodes = append(m.nodes, wire.Client{Base: n.URL(), HTTP: pool})
 	}
 	return m
 }
-
-// since is the time on the measurement's clock.
-func (m *measurement) since() time.Duration { return time.Since(m.began) }
 
 // run: warm up, measure, drain, report.
 func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
@@ -187,9 +175,8 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	for _, w := range ws {
 		workers.Go(func() { w.run(work) })
 	}
-	sched := newSchedule(m.cfg.Rate)
 	for i := range len(m.nodes) * submitterRate {
-		submitters.Go(func() { m.submit(submit, work, sched, i) })
+		submitters.Go(func() { m.submit(submit, work, i) })
 	}
 	before, after, err := m.measure(ctx)
 	stopSubmit()
@@ -246,7 +233,7 @@ type mark struct {
 }
 
 func (m *measurement) mark() (mark, error) {
-	k := mark{at: m.since(), completed: m.completed.Load(), self: selfCPU()}
+	k := mark{at: m.Since(), completed: m.completed.Load(), self: selfCPU()}
 	for _, n := range m.cluster.Nodes() {
 		cpu, err := n.Process().CPU()
 		if err != nil {

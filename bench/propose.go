@@ -40,12 +40,14 @@ type answer struct {
 
 // LoadSpec is closed-loop load of one process on the shards it leads.
 type LoadSpec struct {
-	Clients      int           `json:"clients"` // goroutines that propose, spread over the shards
-	Depth        int           `json:"depth"`   // proposals each keeps in flight
-	Burst        int           `json:"burst"`   // at most this many are proposed at once
-	PayloadBytes int           `json:"payload_bytes"`
-	WarmUp       time.Duration `json:"warm_up_ns"`
-	Duration     time.Duration `json:"duration_ns"`
+	Clients      int `json:"clients"` // goroutines that propose, spread over the shards
+	Depth        int `json:"depth"`   // proposals each keeps in flight
+	Burst        int `json:"burst"`   // at most this many are proposed at once
+	PayloadBytes int `json:"payload_bytes"`
+	// FollowUpBytes, if not 0, is the size of a second proposal that follows the answer to each: the two count once.
+	FollowUpBytes int           `json:"follow_up_bytes,omitempty"`
+	WarmUp        time.Duration `json:"warm_up_ns"`
+	Duration      time.Duration `json:"duration_ns"`
 }
 
 // Limits of a LoadSpec.
@@ -59,7 +61,7 @@ func (s LoadSpec) validate() error {
 		return fmt.Errorf("bench: %d clients, depth %d, burst %d: want 1 to %d clients, a depth up to %d and a burst up to the depth",
 			s.Clients, s.Depth, s.Burst, maxClients, maxDepth)
 	}
-	if s.PayloadBytes < 1 || s.PayloadBytes > maxPayload || s.WarmUp < 0 || s.WarmUp > maxDuration || s.Duration <= 0 || s.Duration > maxDuration {
+	if s.PayloadBytes < 1 || s.PayloadBytes > maxPayload || s.FollowUpBytes < 0 || s.FollowUpBytes > maxPayload || s.WarmUp < 0 || s.WarmUp > maxDuration || s.Duration <= 0 || s.Duration > maxDuration {
 		return fmt.Errorf("bench: payload of %d bytes, warm-up %v, duration %v: out of range", s.PayloadBytes, s.WarmUp, s.Duration)
 	}
 	return nil
@@ -124,16 +126,14 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 		pause(ctx, spec.Duration)
 		return &loadResult{Seconds: spec.Duration.Seconds(), CPU: selfCPU() - cpu}, nil
 	}
-	l := &load{spec: *spec, began: time.Now(), command: make([]byte, spec.PayloadBytes)}
-	for i := range l.command {
-		l.command[i] = byte(i)
-	}
+	l := &load{spec: *spec, began: time.Now(), command: filled(spec.PayloadBytes), followUp: filled(spec.FollowUpBytes)}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var clients sync.WaitGroup
 	all := make([]*client, spec.Clients)
 	for i := range all {
-		all[i] = &client{load: l, hist: hdrhistogram.New(1, maxLatency.Microseconds(), latencyDigits), tokens: make(chan struct{}, spec.Depth)}
+		all[i] = &client{load: l, hist: hdrhistogram.New(1, maxLatency.Microseconds(), latencyDigits), tokens: make(chan struct{}, spec.Depth),
+			begun: make(chan time.Duration, spec.Depth)}
 		clients.Go(func() { all[i].run(ctx, p, led[i%len(led)]) })
 	}
 	pause(ctx, spec.WarmUp)
@@ -163,6 +163,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 type load struct {
 	spec     LoadSpec
 	command  []byte
+	followUp []byte
 	began    time.Time
 	from, to atomic.Int64 // nanoseconds since began; 0: not known yet
 	err      atomic.Pointer[error]
@@ -170,11 +171,20 @@ type load struct {
 
 func (l *load) since() time.Duration { return time.Since(l.began) }
 
+func filled(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}
+
 // client keeps up to Depth proposals in flight on one shard.
 type client struct {
 	load   *load
-	tokens chan struct{}
-	mu     sync.Mutex // answers may come from several goroutines
+	tokens chan struct{}      // one each for what is under way
+	begun  chan time.Duration // when what now needs its follow-up began
+	mu     sync.Mutex         // answers may come from several goroutines
 	hist   *hdrhistogram.Histogram
 	acked  int64
 	failed int64
@@ -183,47 +193,70 @@ type client struct {
 func (c *client) run(ctx context.Context, p Proposer, shard uint32) {
 	propose, end := p.Pipeline(shard)
 	defer end()
-	defer func() { // the last answers
-		for range cap(c.tokens) {
-			c.tokens <- struct{}{}
+	held := 0 // tokens that are known to be back
+	defer func() {
+		for ; held < cap(c.tokens); held++ { // the last answers
+			select {
+			case c.tokens <- struct{}{}:
+			case <-c.begun: // without its follow-up: it counts for nothing
+				<-c.tokens
+				held--
+			}
 		}
 	}()
 	for {
 		select {
+		case start := <-c.begun:
+			propose(1, c.load.followUp, c.answer(start, 1, true))
+			continue
+		default:
+		}
+		select {
+		case start := <-c.begun:
+			propose(1, c.load.followUp, c.answer(start, 1, true))
 		case c.tokens <- struct{}{}:
+			n := 1
+		more:
+			for ; n < c.load.spec.Burst; n++ {
+				select {
+				case c.tokens <- struct{}{}:
+				default:
+					break more
+				}
+			}
+			propose(n, c.load.command, c.answer(c.load.since(), n, len(c.load.followUp) == 0))
 		case <-ctx.Done():
 			return
 		}
-		n := 1
-	more:
-		for ; n < c.load.spec.Burst; n++ {
-			select {
-			case c.tokens <- struct{}{}:
-			default:
-				break more
-			}
-		}
-		start, left := c.load.since(), int64(n)
-		propose(n, c.load.command, func(err error) {
-			now := c.load.since()
-			from, to := time.Duration(c.load.from.Load()), time.Duration(c.load.to.Load())
-			c.mu.Lock()
-			switch {
-			case err != nil:
-				c.failed++
-				c.load.err.CompareAndSwap(nil, &err)
-			case from > 0 && now >= from && (to == 0 || now < to):
-				c.acked++
-				if left == 1 && start >= from {
-					_ = c.hist.RecordValue(min(max((now-start).Microseconds(), 1), maxLatency.Microseconds())) // within its bounds
-				}
-			}
-			left--
-			c.mu.Unlock()
-			<-c.tokens
-		})
 		if c.load.err.Load() != nil {
 			return
 		}
+	}
+}
+
+// answer takes the answers of a burst of n that began at start; last says that nothing follows them.
+func (c *client) answer(start time.Duration, n int, last bool) func(error) {
+	l := c.load
+	return func(err error) {
+		now := l.since()
+		from, to := time.Duration(l.from.Load()), time.Duration(l.to.Load())
+		c.mu.Lock()
+		n--
+		switch {
+		case err != nil:
+			c.failed++
+			l.err.CompareAndSwap(nil, &err)
+		case last && from > 0 && now >= from && (to == 0 || now < to):
+			c.acked++
+			if n == 0 && start >= from {
+				_ = c.hist.RecordValue(min(max((now-start).Microseconds(), 1), maxLatency.Microseconds())) // within its bounds
+			}
+		}
+		c.mu.Unlock()
+		if err == nil && !last {
+			c.begun <- start // it has room for all that is under way
+			return
+		}
+		<-c.tokens
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,4 +94,31 @@ func TestRaftstoreForReal(t *testing.T) {
 			t.Errorf("row %+v", r)
 		}
 	}
+}
+
+// TestFollowUps: each pair of proposals counts once, and nothing stays under way.
+func TestFollowUps(t *testing.T) {
+	spec := &LoadSpec{Clients: 2, Depth: 8, Burst: 4, PayloadBytes: 8, FollowUpBytes: 4, Duration: 30 * time.Millisecond}
+	var c counting
+	r, err := generate(t.Context(), spec, &c)
+	if err != nil || r.Acked == 0 || r.Failed != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if first, second := c.sizes[8].Load(), c.sizes[4].Load(); r.Acked > second || second > first {
+		t.Errorf("%d counted, %d proposed, %d followed up", r.Acked, first, second)
+	}
+}
+
+// counting answers at once and counts proposals by size.
+type counting struct{ sizes [9]atomic.Int64 }
+
+func (*counting) Leads() []uint32            { return []uint32{0, 1} }
+func (*counting) Transfer(uint32, int) error { return nil }
+func (c *counting) Pipeline(uint32) (func(int, []byte, func(error)), func()) {
+	return func(n int, command []byte, done func(error)) {
+		for range n {
+			c.sizes[len(command)].Add(1)
+			done(nil)
+		}
+	}, func() {}
 }

@@ -24,6 +24,8 @@ type RaftstoreConfig struct {
 	Shards []int
 	// PayloadBytes is the size of a proposal; default 128.
 	PayloadBytes int
+	// FollowUpBytes, if not 0, is the size of a second proposal after the answer to each; the two count once.
+	FollowUpBytes int
 	// InFlight is how many proposals are under way at saturation, over all shards; default 12,288.
 	InFlight int
 	// Duration is what is measured, after WarmUp; defaults 10 s and 2 s.
@@ -113,7 +115,7 @@ func measureGroup(ctx context.Context, cfg RaftstoreConfig, shards int) (Raftsto
 	}
 	defer g.Close()
 	depth := max(cfg.InFlight/saturatedClients, 1)
-	spec := LoadSpec{Clients: saturatedClients, Depth: depth, Burst: min(depth, saturatedBurst), PayloadBytes: cfg.PayloadBytes,
+	spec := LoadSpec{Clients: saturatedClients, Depth: depth, Burst: min(depth, saturatedBurst), PayloadBytes: cfg.PayloadBytes, FollowUpBytes: cfg.FollowUpBytes,
 		WarmUp: cfg.WarmUp, Duration: cfg.Duration}
 	if row.Saturated, err = g.Load(ctx, spec); err != nil {
 		return row, err

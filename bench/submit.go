@@ -56,10 +56,10 @@ func (s *schedule) take(ctx context.Context, now func() time.Duration, limit int
 }
 
 // submit submits until ctx ends; what it has begun it ends within drain.
-func (m *measurement) submit(ctx, drain context.Context, sched *schedule, id int) {
+func (m *measurement) submit(ctx, drain context.Context, id int) {
 	at := id
 	for {
-		first, due, ok := m.batch(ctx, sched)
+		first, due, ok := m.Next(ctx)
 		if !ok || first+int64(len(due)) > maxTasks {
 			return
 		}
@@ -69,38 +69,6 @@ func (m *measurement) submit(ctx, drain context.Context, sched *schedule, id int
 		}
 		m.submitUntilAcked(drain, &at, first, specs, due)
 	}
-}
-
-// batch takes the next tasks and when each was due.
-func (m *measurement) batch(ctx context.Context, sched *schedule) (first int64, due []time.Duration, ok bool) {
-	if sched.rate > 0 {
-		first, n, ok := sched.take(ctx, m.since, m.cfg.Batch)
-		due = make([]time.Duration, n)
-		for i := range due {
-			due[i] = sched.due(first + int64(i))
-		}
-		return first, due, ok
-	}
-	select {
-	case m.window <- struct{}{}:
-	case <-ctx.Done():
-		return 0, nil, false
-	}
-	n := 1
-	for ; n < m.cfg.Batch; n++ {
-		select {
-		case m.window <- struct{}{}:
-			continue
-		default:
-		}
-		break
-	}
-	due = make([]time.Duration, n)
-	now := m.since()
-	for i := range due {
-		due[i] = now
-	}
-	return m.next.Add(int64(n)) - int64(n), due, true
 }
 
 // input is what a task carries: enough to know it again without a table.
@@ -163,7 +131,7 @@ func (m *measurement) submitUntilAcked(ctx context.Context, at *int, first int64
 			m.acked.set(first + int64(i))
 			acked = append(acked, due[i])
 		}
-		m.record(&m.submitLag, m.since(), acked)
+		m.Submitted(acked)
 		if left = again; len(left) > 0 {
 			m.failed.Add(1)
 			pause(ctx, retryPause)

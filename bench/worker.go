@@ -84,13 +84,13 @@ func (w *worker) complete(ctx context.Context, tasks []api.Lease) {
 		list = append(list, api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete", Result: result})
 		dues = append(dues, in.Due)
 	}
-	m.record(&m.takeLag, m.since(), dues)
+	m.Taken(dues)
 	for len(list) > 0 && ctx.Err() == nil {
-		began := m.since()
+		began := m.Since()
 		verdicts, err := call(ctx, func(ctx context.Context) ([]api.SettleVerdict, error) {
 			return w.node().Settle(ctx, w.id, list)
 		})
-		now := m.since()
+		now := m.Since()
 		if err != nil {
 			m.failed.Add(1)
 			w.at.Add(1)
@@ -102,34 +102,17 @@ func (w *worker) complete(ctx context.Context, tasks []api.Lease) {
 		for i, v := range verdicts {
 			in := inputs[list[i].TaskID]
 			switch {
-			case v.Error == nil && m.done.set(in.Seq):
+			case v.Error == nil && m.First(in.Seq):
 				dues = append(dues, in.Due)
 				m.kill.completed(list[i].TaskID, began, now)
 			case v.Error != nil && v.Error.Retry != api.RetryNo:
 				again = append(again, list[i])
 			}
 		}
-		m.finished(dues, now)
+		m.completedAt(dues, now)
 		if list = again; len(list) > 0 {
 			m.failed.Add(1)
 			pause(ctx, retryPause)
 		}
 	}
-}
-
-// finished counts tasks, each completed for the first time.
-func (m *measurement) finished(dues []time.Duration, now time.Duration) {
-	m.completed.Add(int64(len(dues)))
-	m.record(&m.endLag, now, dues)
-	if m.cfg.Rate > 0 {
-		return
-	}
-	for range dues {
-		<-m.window
-	}
-}
-
-// record adds what falls within the measured time.
-func (m *measurement) record(l *latencies, now time.Duration, dues []time.Duration) {
-	l.record(now, m.from.Load(), m.to.Load(), dues)
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ import (
 var roles = map[string]func(args []string) error{
 	"dragonboat-node": dragonboatNode,
 	"etcd-node":       etcdNode,
+	"nats-node":       natsNode,
+	"program":         programNode,
 }
 
 func main() {
@@ -59,11 +62,16 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&o.Quorate, "quorate", "bin/quorate", "the quorate executable")
 	f.DurationVar(&o.Duration, "duration", 10*time.Second, "what is measured of each metric")
 	f.DurationVar(&o.WarmUp, "warm-up", 2*time.Second, "load before anything counts")
+	rates := f.String("rates", "2000,8000", "tasks a second at which lifecycle measures latency; empty: none")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if f.NArg() > 0 || *rounds < 1 || *rounds > maxRounds || o.Duration <= 0 || o.Duration > maxDuration || o.WarmUp < 0 || o.WarmUp > maxDuration {
 		return errors.New("want rounds from 1 to 99, a duration up to an hour, and no further arguments")
+	}
+	var err error
+	if o.Rates, err = parseRates(*rates); err != nil {
+		return err
 	}
 	o.Logf = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	for name := range strings.SplitSeq(*names, ",") {
@@ -89,4 +97,21 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+// maxRate bounds -rates.
+const maxRate = 1_000_000
+
+func parseRates(list string) (rates []int, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for s := range strings.SplitSeq(list, ",") {
+		r, err := strconv.Atoi(strings.TrimSpace(s))
+		if err != nil || r < 1 || r > maxRate {
+			return nil, fmt.Errorf("rate %q: want 1 to %d", s, maxRate)
+		}
+		rates = append(rates, r)
+	}
+	return rates, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -13,8 +14,7 @@ import (
 	"github.com/quorate/quorate/chaos/proc"
 )
 
-// processes are the servers of one peer, in a temporary directory: this program in another role, or a program that is
-// installed.
+// processes are the servers of one peer, in a temporary directory: this program in other roles.
 type processes struct {
 	dir   string
 	all   []*exec.Cmd
@@ -33,22 +33,18 @@ func newProcesses(n int) (addrs []string, _ *processes, err error) {
 	return addrs, &processes{dir: dir}, nil
 }
 
-// start starts this program in a role. It ends with its standard input (see main), so that none outlives the harness.
+// start starts this program in a role. It ends with its standard input, so that none outlives the harness.
 func (p *processes) start(name, role string, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	return p.startProgram(name, self, append([]string{role}, args...)...)
-}
-
-func (p *processes) startProgram(name, path string, args ...string) error {
 	log, err := os.Create(filepath.Join(p.dir, name+".log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has its own
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(self, append([]string{role}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	in, err := cmd.StdinPipe()
 	if err == nil {
@@ -58,6 +54,36 @@ func (p *processes) startProgram(name, path string, args ...string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	p.all, p.pipes = append(p.all, cmd), append(p.pipes, in)
+	return nil
+}
+
+// programNode is a program that is installed, with somebody who ends it: args are its path and its arguments.
+func programNode(args []string) error {
+	if len(args) == 0 {
+		return errors.New("want a program")
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	input := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it
+		close(input)
+	}()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
+	select {
+	case err := <-ended:
+		return err
+	case <-input:
+	case <-stop:
+	}
+	_ = cmd.Process.Kill() // its data is temporary
+	<-ended
 	return nil
 }
 

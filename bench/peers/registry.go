@@ -40,11 +40,12 @@ type Options struct {
 	Quorate  string        // the quorate executable
 	Duration time.Duration // what is measured, of each metric
 	WarmUp   time.Duration // load before anything counts
+	Rates    []int         // tasks a second at which latency is measured (lifecycle)
 	Logf     func(format string, args ...any)
 }
 
 // workloads are all there are; each is declared in a file of its own.
-var workloads = []Workload{raftstoreWorkload}
+var workloads = []Workload{lifecycleWorkload, raftstoreWorkload}
 
 func findWorkload(name string) (Workload, error) {
 	names := make([]string, len(workloads))

@@ -91,3 +91,24 @@ func TestChoose(t *testing.T) {
 		t.Error("a workload that is not there")
 	}
 }
+
+func TestRates(t *testing.T) {
+	if r, err := parseRates("2000, 1000000"); err != nil || !slices.Equal(r, []int{2000, maxRate}) {
+		t.Errorf("%v, %v", r, err)
+	}
+	for _, bad := range []string{"0", "-1", "x", "1000001", "1,,2"} {
+		if r, err := parseRates(bad); err == nil {
+			t.Errorf("%q gives %v", bad, r)
+		}
+	}
+}
+
+func TestTaskIsItsOwnRecord(t *testing.T) {
+	b := encodeTask(7, 9)
+	if seq, due, err := decodeTask(b); err != nil || seq != 7 || due != 9 || len(b) != lifecyclePayload {
+		t.Errorf("%d, %d, %v, %d bytes", seq, due, err, len(b))
+	}
+	if _, _, err := decodeTask(b[:taskHeader-1]); err == nil {
+		t.Error("a short task passes")
+	}
+}
