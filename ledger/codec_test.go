@@ -42,6 +42,8 @@ func fullCommands() []Command {
 		&AgentRegister{ID: "w1", Manifest: []byte(`{"agent_id":"w1"}`), Capabilities: []CapabilitySpec{{Action: "vet", Target: "*", ConfidenceMillis: 930, MaxConcurrent: 4}, {Action: "lint", Target: "go"}}, MaxTasks: 8},
 		&AgentState{ID: "w1", State: AgentDraining, Reason: "asked to", Incarnation: 12},
 		&AgentDeregister{ID: "w1"},
+		&ClusterRestored{ClusterID: [16]byte{1, 2, 3, 15: 16}, From: [16]byte{9, 15: 1}, Name: "quorate", Shards: 5,
+			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
 	}
 	for _, c := range full[:len(full):len(full)] {
 		full = append(full, newCommand(c.kind()))

@@ -77,6 +77,8 @@ func newCommand(k kind) Command {
 		return new(AgentState)
 	case kindAgentDeregister:
 		return new(AgentDeregister)
+	case kindClusterRestored:
+		return new(ClusterRestored)
 	}
 	return nil
 }

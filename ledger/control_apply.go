@@ -28,6 +28,8 @@ func (c *Control) decide(b []byte) Outcome {
 	switch x := x.(type) {
 	case *ClusterInit:
 		return c.clusterInit(x)
+	case *ClusterRestored:
+		return c.restored(x)
 	case *NodeUp:
 		return c.nodeUp((*Node)(x))
 	case *NodeRemove:

@@ -76,6 +76,7 @@ const (
 	VerbAgentRegister   = "agent_register"
 	VerbAgentState      = "agent_state"
 	VerbAgentDeregister = "agent_deregister"
+	VerbClusterRestored = "cluster_restored" // of the shard, and of each task it put in doubt
 )
 
 const (

@@ -131,6 +131,11 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.refused(&c)
+	case kindClusterRestored:
+		var c ClusterRestored
+		c.read(r)
+		t.whole(r)
+		return t.restored(&c)
 	default:
 		if r.err == nil && newCommand(k) != nil {
 			return Outcome{Code: Invalid, Detail: "not a command of a task shard"}
