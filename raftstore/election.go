@@ -25,6 +25,7 @@ type campaignPlan struct {
 
 // PeerDown says that the connection to a peer broke.
 func (r *Replica) PeerDown(id uint64) {
+	delete(r.acked, id) // what was on its way is lost
 	if r.role == raft.StateLeader {
 		r.rn.ReportUnreachable(id)
 		delete(r.heard, id)

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -76,6 +77,7 @@ type Replica struct {
 	ticks      uint64
 	leaderless int               // ticks since no leader is known
 	heard      map[uint64]uint64 // peer → tick of its last answer
+	acked      map[uint64]acknowledged
 	campaign   campaignPlan
 }
 
@@ -109,7 +111,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 		cfg: cfg, rn: rn, confState: cs,
 		term: hs.GetTerm(), commit: hs.GetCommit(),
 		applied: cfg.Applied, appliedTerm: appliedTerm,
-		heard: make(map[uint64]uint64),
+		heard: make(map[uint64]uint64), acked: make(map[uint64]acknowledged),
 	}
 	r.queue.maxCommands, r.queue.maxBytes = cfg.MaxBatchCommands, cfg.MaxBatchBytes
 	return r, nil
@@ -318,11 +320,7 @@ func (r *Replica) handleReady(rd raft.Ready) error {
 			applyMsg = m
 		}
 	}
-	for _, m := range rd.Messages {
-		if m != appendMsg && m != applyMsg {
-			r.cfg.Send(m)
-		}
-	}
+	r.sendAll(slices.DeleteFunc(rd.Messages, func(m *pb.Message) bool { return m == appendMsg || m == applyMsg }))
 	if appendMsg != nil {
 		if err := r.beginAppend(appendMsg); err != nil {
 			return err
@@ -407,14 +405,16 @@ func (r *Replica) installed(s *pb.Snapshot) {
 
 // deliver hands raft's responses to itself or to peers. It runs after what they promise is durable.
 func (r *Replica) deliver(responses []*pb.Message) {
+	others := responses[:0]
 	for _, m := range responses {
 		if m.GetTo() == r.cfg.ID {
 			// Responses to oneself are acknowledgements; raft refuses none that matters.
 			_ = r.rn.Step(m)
 		} else {
-			r.cfg.Send(m)
+			others = append(others, m)
 		}
 	}
+	r.sendAll(others)
 }
 
 func (r *Replica) apply(entries []*pb.Entry) error {
