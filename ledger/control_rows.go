@@ -173,10 +173,14 @@ func (c *Control) restoreRow(key, value []byte) error {
 	return nil
 }
 
+// Summary is a digest of ledger time and the audit chain, and so of every
+// decision that was ever recorded.
+func (c *Control) Summary() uint64 { return hashBytes(ControlShard, c.appendMeta(nil)) }
+
 // Digest hashes the state: equal on all replicas that have applied the same
 // log.
 func (c *Control) Digest() uint64 {
-	h := hashBytes(ControlShard, c.appendMeta(nil))
+	h := c.Summary()
 	h = hashBytes(h, c.row(rowName{prefix: rowCluster}))
 	h = mix(mix(mix(h, uint64(len(c.nodes))), uint64(len(c.removed))), uint64(len(c.agents)))
 	var buf []byte

@@ -24,7 +24,10 @@ type taskMachine struct {
 	events []ledger.Event // Apply's, reused
 }
 
-var _ raftstore.Machine = (*taskMachine)(nil)
+var (
+	_ raftstore.Machine = (*taskMachine)(nil)
+	_ raftstore.Summary = (*taskMachine)(nil)
+)
 
 func (m *taskMachine) Restore(_ raftstore.Reader, meta []byte) error {
 	m.mu.Lock()
@@ -116,6 +119,13 @@ func (m *taskMachine) Digest() uint64 {
 	return m.mu.tasks.Digest()
 }
 
+// Summary implements raftstore.Summary.
+func (m *taskMachine) Summary() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.tasks.Summary()
+}
+
 // task reads one task.
 func (m *taskMachine) task(id ledger.TaskID) (ledger.Task, bool, error) {
 	m.mu.RLock()
@@ -151,7 +161,10 @@ type controlMachine struct {
 	}
 }
 
-var _ raftstore.Machine = (*controlMachine)(nil)
+var (
+	_ raftstore.Machine = (*controlMachine)(nil)
+	_ raftstore.Summary = (*controlMachine)(nil)
+)
 
 const controlShard = 0
 
@@ -199,6 +212,13 @@ func (m *controlMachine) Digest() uint64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.mu.control.Digest()
+}
+
+// Summary implements raftstore.Summary.
+func (m *controlMachine) Summary() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.mu.control.Summary()
 }
 
 // view runs fn with the control state, which must not be kept or changed.

@@ -47,6 +47,9 @@ var (
 	descRecords  = prometheus.NewDesc("quorate_l7_audit_records", "Records in the audit chain.", []string{"shard"}, nil)
 	descTasks    = prometheus.NewDesc("quorate_l5_tasks", "Tasks of the shards led here, by state.", []string{"state"}, nil)
 	descQueue    = prometheus.NewDesc("quorate_l5_queue_length", "Tasks of a capability waiting, leased or delayed on shards led here.", []string{"capability", "phase"}, nil)
+	descAgreed   = prometheus.NewDesc("quorate_l5_shard_agreed_index", "Last log index at which a majority was seen in the same state.", []string{"shard"}, nil)
+	descDiffer   = prometheus.NewDesc("quorate_l5_shard_replicas_differing", "Replicas seen in another state than this node's.", []string{"shard"}, nil)
+	descEqual    = prometheus.NewDesc("quorate_l5_shard_digests_equal_total", "State digests of other replicas that were found equal to this node's.", []string{"shard"}, nil)
 	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
 	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
 )
@@ -77,6 +80,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(descCommit, float64(s.Commit), shard)
 		gauge(descApplied, float64(s.Applied), shard)
 		gauge(descJournal, float64(s.JournalBytes), shard)
+		gauge(descAgreed, float64(s.AgreedIndex), shard)
+		gauge(descDiffer, float64(len(s.Differ)), shard)
+		ch <- prometheus.MustNewConstMetric(descEqual, prometheus.CounterValue, float64(s.DigestsEqual), shard)
 		gauge(descRecords, float64(n.head(s.Shard).Seq), shard)
 	}
 	for s, c := range states {

@@ -74,6 +74,10 @@ func (n *core) shardStatus(shard uint32) api.ShardStatus {
 		if st.LastIndex >= st.FirstIndex {
 			out.LogEntries = st.LastIndex - st.FirstIndex + 1
 		}
+		out.AgreedIndex = st.AgreedIndex
+		for _, id := range st.Differ {
+			out.Diverged = append(out.Diverged, n.nodeName(id))
+		}
 		out.LedgerSize, out.LedgerHead = h.Seq, hex.EncodeToString(h.Hash[:])
 		for _, v := range st.Voters {
 			out.Voters = append(out.Voters, n.nodeName(v))

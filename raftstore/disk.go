@@ -39,6 +39,9 @@ func openDisk(cfg Config, fatal func(error)) (d *disk, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
+	if err := refuseDiverged(d.fs, d.cfg.Dir); err != nil {
+		return d, err
+	}
 	staging := d.path("staging")
 	if err := d.fs.RemoveAll(staging); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return d, err

@@ -40,6 +40,7 @@
 //	a snapshot counts whole or not at all                     readSnapshot; shard.install and shardLog.finishInstall
 //	raft hears how every snapshot ended                       shard.startStream
 //	after a failed fsync nothing goes on                      pebbleLogger.Fatalf, Store.fatal
+//	replicas of one log are in one state                      digests, compared between peers; the minority stops
 //	every Done is called once                                 mailbox.close, Replica.Stop
 //
 // # Goroutines

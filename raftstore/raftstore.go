@@ -142,6 +142,9 @@ type ShardStatus struct {
 	Followers       []FollowerStatus // on the leader only
 	JournalBytes    int64
 	QueuedCommands  int
+	AgreedIndex     uint64   // last index at which a majority was seen in the same state; 0: none since the start
+	Differ          []uint64 // replicas seen in another state than this one since the start
+	DigestsEqual    uint64   // digests of other replicas that were found equal, since the start
 
 	statusTick uint64 // when it was made
 }

@@ -30,7 +30,7 @@ type Log interface {
 	Sync(then func()) error
 }
 
-// ReplicaConfig configures a Replica. All fields but Logger are required.
+// ReplicaConfig configures a Replica. All fields but Digested and Logger are required.
 type ReplicaConfig struct {
 	Shard   uint32
 	ID      uint64
@@ -44,6 +44,8 @@ type ReplicaConfig struct {
 	Install func(s *pb.Snapshot, hs *pb.HardState) error
 	// NowMillis stamps entries.
 	NowMillis func() int64
+	// Digested, unless nil, comes after every digestEvery-th entry was applied. Its error stops the replica.
+	Digested func(index uint64) error
 
 	ElectionTicks, HeartbeatTicks   int
 	MaxBatchCommands, MaxBatchBytes int
@@ -427,6 +429,11 @@ func (r *Replica) apply(entries []*pb.Entry) error {
 		}
 		r.applied, r.appliedTerm = e.GetIndex(), e.GetTerm()
 		r.appliedBytes += int64(len(e.GetData()))
+		if r.applied%digestEvery == 0 && r.cfg.Digested != nil {
+			if err := r.cfg.Digested(r.applied); err != nil {
+				return err
+			}
+		}
 	}
 	r.wake()
 	if r.role == raft.StateLeader && r.appliedTerm == r.term && r.ledTerm != r.term {

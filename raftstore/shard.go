@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -18,6 +19,7 @@ import (
 // shardEnv is what the shards of a store share.
 type shardEnv struct {
 	cfg     *Config
+	fs      vfs.FS
 	state   *stateDB
 	log     *slog.Logger
 	fatal   func(error)
@@ -55,6 +57,8 @@ type shard struct {
 	staged  *stagedSnapshot   // offered to raft
 	arrived *stagedSnapshot   // waits for the checkpoint being written
 
+	digests *digests
+
 	applied, commit atomic.Uint64 // written by the goroutine, read by everybody
 	status          atomic.Pointer[ShardStatus]
 	done            chan struct{} // closed when its engine has ended
@@ -65,13 +69,13 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
 		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
-		streams: map[uint64]uint64{}, done: make(chan struct{}),
+		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID),
 	}
 	cfg := env.cfg
 	var err error
 	s.replica, err = NewReplica(ReplicaConfig{
 		Shard: id, ID: cfg.RaftID, Log: l, Machine: m, Applied: l.checkpoint.index,
-		Send: s.send, Install: s.install, NowMillis: func() int64 { return cfg.Now().UnixMilli() },
+		Send: s.send, Install: s.install, NowMillis: func() int64 { return cfg.Now().UnixMilli() }, Digested: s.digested,
 		ElectionTicks: cfg.ElectionTicks, HeartbeatTicks: cfg.HeartbeatTicks,
 		MaxBatchCommands: cfg.MaxBatchCommands, MaxBatchBytes: cfg.MaxBatchBytes,
 		MaxInflightEntries: cfg.MaxInflightEntries,
@@ -158,6 +162,7 @@ func (s *shard) publish() {
 		FirstIndex: s.log.truncated + 1, LastIndex: s.log.last, CheckpointIndex: s.log.checkpoint.index,
 		Voters: slices.Sorted(slices.Values(r.confState.GetVoters())), Learners: slices.Clone(r.confState.GetLearners()),
 		JournalBytes: s.journal.Size(), statusTick: r.ticks,
+		AgreedIndex: s.digests.agreed, Differ: s.digests.differing(), DigestsEqual: s.digests.compared,
 	}
 	if r.role == raft.StateLeader {
 		st.Followers = r.followers()

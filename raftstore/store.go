@@ -52,7 +52,7 @@ func Open(cfg Config) (*Store, error) {
 			return err
 		}
 		s.env = shardEnv{
-			cfg: &d.cfg, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
+			cfg: &d.cfg, fs: d.fs, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
 			writers: make(chan struct{}, 1), senders: make(chan struct{}, maxSenders),
 		}
 		for range d.cfg.Engines {
@@ -313,6 +313,14 @@ func (s *Store) Step(shard uint32, from uint64, msg []byte) error {
 	sh, err := s.running(shard)
 	if err != nil {
 		return err
+	}
+	if isNote(msg) {
+		p, err := decodeDigest(msg)
+		if err != nil {
+			return fmt.Errorf("raftstore: shard %d: note from %x: %w", shard, from, err)
+		}
+		sh.mail.call(func() { sh.heardDigest(from, p) })
+		return nil
 	}
 	m, err := decodeMessage(s.cfg.RaftID, from, msg)
 	if err != nil {

@@ -49,6 +49,8 @@ type ShardStatus struct {
 	LedgerSize   uint64   `json:"ledger_records"`
 	LedgerHead   string   `json:"ledger_head" doc:"Hex SHA-256 of the chain"`
 	JournalBytes int64    `json:"journal_bytes"`
+	AgreedIndex  uint64   `json:"agreed_index" doc:"Last index at which a majority was seen in the same state; 0: none since the leader started"`
+	Diverged     []string `json:"diverged,omitempty" doc:"Nodes whose state was seen to differ from the leader's"`
 }
 
 // QueueStatus counts one class (capability).
