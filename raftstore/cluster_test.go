@@ -164,7 +164,7 @@ func (n *testNode) Send(to uint64, shard uint32, msg []byte) {
 }
 
 func (n *testNode) SendSnapshot(ctx context.Context, to uint64, write func(io.Writer) error) error {
-	target := n.net.nodes[to].store.Load()
+	target := n.net.running(to)
 	if target == nil || n.net.isCut(n.id, to) {
 		return errors.New("peer is down")
 	}
@@ -184,6 +184,16 @@ func (n *testNode) SendSnapshot(ctx context.Context, to uint64, write func(io.Wr
 	pr.CloseWithError(errors.New("receiver is done"))
 	<-done
 	return err
+}
+
+// running is a node's store, nil when there is none; for the network's own goroutines.
+func (w *network) running(id uint64) *Store {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if n := w.nodes[id]; n != nil {
+		return n.store.Load()
+	}
+	return nil
 }
 
 func (w *network) isCut(from, to uint64) bool {
@@ -212,8 +222,8 @@ func (w *network) pipe(from, to uint64) chan packet {
 	w.mu.pipes[key] = p
 	w.wg.Go(func() {
 		for pkt := range p {
-			if s := w.nodes[to].store.Load(); s != nil && !w.isCut(from, to) {
-				if err := s.Step(pkt.shard, from, pkt.msg); err != nil && !errors.Is(err, ErrStopped) {
+			if s := w.running(to); s != nil && !w.isCut(from, to) {
+				if err := s.Step(pkt.shard, from, pkt.msg); err != nil && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNoShard) {
 					w.tb.Errorf("step on %d: %v", to, err)
 				}
 			}
@@ -265,25 +275,7 @@ func newCluster(tb testing.TB, n int, shards uint32, change func(*Config)) *netw
 	var voters []uint64
 	for id := uint64(1); id <= uint64(n); id++ {
 		voters = append(voters, id)
-		t := &testNode{id: id, net: w, fatal: make(chan error, 1)}
-		t.cfg = Config{
-			Dir: "/data", FS: vfs.NewCrashableMem(), RaftID: id, Transport: t, Logger: testLogger(tb),
-			TickInterval: 10 * time.Millisecond, CheckpointInterval: 50 * time.Millisecond,
-			OnFatal: func(err error) { t.fatal <- err },
-			Machine: func(shard uint32, r Reader, j Journal) (Machine, error) {
-				m, err := newToy(shard, r, j)
-				m.(*toyMachine).gate = t.gate
-				t.toys.Lock()
-				t.toys.m[shard] = m.(*toyMachine)
-				t.toys.Unlock()
-				return m, err
-			},
-		}
-		t.toys.m = map[uint32]*toyMachine{}
-		if change != nil {
-			change(&t.cfg)
-		}
-		w.nodes[id] = t
+		w.add(id, change)
 	}
 	tb.Cleanup(w.close)
 	for _, t := range w.nodes {
@@ -298,6 +290,32 @@ func newCluster(tb testing.TB, n int, shards uint32, change func(*Config)) *netw
 		t.store.Store(s)
 	}
 	return w
+}
+
+// add makes a node that is not opened yet.
+func (w *network) add(id uint64, change func(*Config)) *testNode {
+	t := &testNode{id: id, net: w, fatal: make(chan error, 1)}
+	t.cfg = Config{
+		Dir: "/data", FS: vfs.NewCrashableMem(), RaftID: id, Transport: t, Logger: testLogger(w.tb),
+		TickInterval: 10 * time.Millisecond, CheckpointInterval: 50 * time.Millisecond,
+		OnFatal: func(err error) { t.fatal <- err },
+		Machine: func(shard uint32, r Reader, j Journal) (Machine, error) {
+			m, err := newToy(shard, r, j)
+			m.(*toyMachine).gate = t.gate
+			t.toys.Lock()
+			t.toys.m[shard] = m.(*toyMachine)
+			t.toys.Unlock()
+			return m, err
+		},
+	}
+	t.toys.m = map[uint32]*toyMachine{}
+	if change != nil {
+		change(&t.cfg)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes[id] = t
+	return t
 }
 
 // open starts a node again on what is in its directory.
@@ -364,7 +382,7 @@ func (w *network) leader(shard uint32) *testNode {
 		var term uint64
 		for _, n := range w.nodes {
 			if s := n.store.Load(); s != nil {
-				if st := s.Status()[shard]; st.Ready && st.Term > term {
+				if st, ok := s.ShardStatus(shard); ok && st.Ready && st.Term > term {
 					leader, term = n, st.Term
 				}
 			}
@@ -400,22 +418,23 @@ func (w *network) must(shard uint32, command string) Result {
 func (w *network) converge(shards uint32) {
 	w.tb.Helper()
 	for shard := range shards {
-		target := w.leader(shard).store.Load().Status()[shard].Commit
+		st, _ := w.leader(shard).store.Load().ShardStatus(shard)
+		target := st.Commit
 		for _, n := range w.nodes {
 			s := n.store.Load()
-			if s == nil {
+			if s == nil || s.shard(shard) == nil {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 			err := s.WaitApplied(ctx, shard, target)
 			cancel()
 			if err != nil {
-				w.tb.Fatalf("node %d shard %d: wait for %d: %v (%+v)", n.id, shard, target, err, s.Status()[shard])
+				w.tb.Fatalf("node %d shard %d: wait for %d: %v (%+v)", n.id, shard, target, err, s.Status())
 			}
 		}
 		var first *testNode
 		for _, n := range w.nodes {
-			if n.store.Load() == nil {
+			if s := n.store.Load(); s == nil || s.shard(shard) == nil {
 				continue
 			}
 			if first == nil {

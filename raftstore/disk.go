@@ -20,13 +20,13 @@ const (
 
 // disk is everything a store keeps in its directory.
 type disk struct {
-	cfg        Config
-	fs         vfs.FS
-	logDB      *pebble.DB
-	state      *stateDB
-	marks      *marks
-	shardCount uint32
-	fatal      func(error)
+	cfg     Config
+	fs      vfs.FS
+	logDB   *pebble.DB
+	state   *stateDB
+	marks   *marks
+	present []uint32 // the shards there are replicas of, ascending
+	fatal   func(error)
 }
 
 func openDisk(cfg Config, fatal func(error)) (d *disk, err error) {
@@ -112,21 +112,14 @@ func (d *disk) identify() error {
 	if d.marks, err = readMarks(d.fs, d.cfg.Dir, d.cfg.RaftID); err != nil {
 		return fmt.Errorf("high-water marks: %w", err)
 	}
-	n, closer, err := d.logDB.Get(shardCountKey)
-	if errors.Is(err, pebble.ErrNotFound) {
-		if len(d.marks.mu.now) > 0 {
-			return fmt.Errorf("the log lost its shards: %w", ErrCorrupt)
-		}
-		return nil
-	}
-	if err != nil {
+	known := false
+	if d.present, known, err = d.readPresent(); err != nil {
 		return err
 	}
-	if len(n) != 4 {
-		return fmt.Errorf("shard count: %w", errors.Join(ErrCorrupt, closer.Close()))
+	if !known && len(d.marks.mu.now) > 0 {
+		return fmt.Errorf("the log lost its shards: %w", ErrCorrupt)
 	}
-	d.shardCount = binary.LittleEndian.Uint32(n)
-	return closer.Close()
+	return nil
 }
 
 // initialize writes the identity and flushes it. The flush replaces Pebble's very first write-ahead log, which is
@@ -184,7 +177,7 @@ func (d *disk) adopt(logs *pebble.Batch, all []mark) error {
 	if err := d.logDB.Apply(logs, pebble.Sync); err != nil {
 		return err
 	}
-	d.shardCount = shards
+	d.present = firstShards(shards)
 	for id, m := range all {
 		d.marks.raise(uint32(id), m)
 	}

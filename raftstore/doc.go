@@ -23,6 +23,7 @@
 //	journal/  one file a shard; what counts ends where the state checkpoint says, replay appends the rest again
 //	marks     how far each log reached, outside Pebble
 //	staging/  unfinished tables and snapshots, emptied at open
+//	removed/  journals of replicas that were put away
 //
 // # Invariants, and where they are kept
 //
@@ -41,6 +42,9 @@
 //	raft hears how every snapshot ended                       shard.startStream
 //	after a failed fsync nothing goes on                      pebbleLogger.Fatalf, Store.fatal
 //	replicas of one log are in one state                      digests, compared between peers; the minority stops
+//	one membership change at a time, each by its own name      Replica.proposeChange, assignChange
+//	no change that can wedge the group                        Replica.changeFlaw
+//	what a put-away replica promised it still keeps           disk.putAway, disk.create, Replica.silent
 //	every Done is called once                                 mailbox.close, Replica.Stop
 //
 // # Goroutines
@@ -66,7 +70,7 @@
 //
 // # What it does not do
 //
-// It routes nothing, knows no cluster beyond raft IDs, changes no membership yet (configuration changes in the log are
-// applied, nobody proposes them), and limits no bandwidth. Snapshots carry the whole journal. Damage in the last
+// It routes nothing, knows no cluster beyond raft IDs, decides no membership (Change, Create and Drop are an
+// administrator's, one step a call), and limits no bandwidth. Snapshots carry the whole journal. Damage in the last
 // moments of a log, since the marks were last written (marksInterval), looks like a crash in mid-write.
 package raftstore

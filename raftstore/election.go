@@ -48,7 +48,7 @@ func (r *Replica) planCampaign(without uint64) {
 	slices.Sort(voters)
 	voters = slices.DeleteFunc(voters, func(id uint64) bool { return id == without })
 	me := slices.Index(voters, r.cfg.ID)
-	if me < 0 {
+	if me < 0 || r.silent() {
 		return
 	}
 	rank := (me + len(voters) - int(r.cfg.Shard)%len(voters)) % len(voters)
@@ -75,6 +75,15 @@ func (r *Replica) tryCampaign() {
 	if st.Lead == 0 && (st.RaftState == raft.StateFollower || st.RaftState == raft.StatePreCandidate) {
 		_ = r.rn.Campaign() // refused while configuration changes wait to be applied; the next attempt may do
 	}
+}
+
+// TransferLeader starts handing leadership over.
+func (r *Replica) TransferLeader(to uint64) error {
+	if r.role != raft.StateLeader {
+		return r.notLeader()
+	}
+	r.rn.TransferLeader(to)
+	return nil
 }
 
 // followers lists what a leader knows about the others, by ID.

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 )
 
@@ -24,13 +25,16 @@ type engine struct {
 		synced []logWrite // durable now, oldest first
 		spare  []logWrite
 		calls  []func() // run on the engine's goroutine
+		stop   bool     // end when every shard has
+		abort  bool     // end at once
 	}
-	current *shard // being worked on, for the message of a panic
-	froze   bool   // a checkpoint began in this turn
+	done    chan struct{} // closed at the end
+	current *shard        // being worked on, for the message of a panic
+	froze   bool          // a checkpoint began in this turn
 }
 
 func newEngine(env *shardEnv) *engine {
-	return &engine{env: env, wake: make(chan struct{}, 1), syncs: make(chan logWrite, maxSyncs)}
+	return &engine{env: env, wake: make(chan struct{}, 1), syncs: make(chan logWrite, maxSyncs), done: make(chan struct{})}
 }
 
 func (e *engine) signal() {
@@ -44,6 +48,14 @@ func (e *engine) signal() {
 func (e *engine) post(fn func()) {
 	e.mu.Lock()
 	e.mu.calls = append(e.mu.calls, fn)
+	e.mu.Unlock()
+	e.signal()
+}
+
+// finish ends the engine once its shards have ended, or at once.
+func (e *engine) finish(abort bool) {
+	e.mu.Lock()
+	e.mu.stop, e.mu.abort = true, e.mu.abort || abort
 	e.mu.Unlock()
 	e.signal()
 }
@@ -70,6 +82,7 @@ func (e *engine) run() {
 		for _, s := range e.shards {
 			close(s.done)
 		}
+		close(e.done)
 	}()
 	for _, s := range e.shards {
 		s.replica.SeekLeader()
@@ -138,7 +151,11 @@ func (e *engine) intake() (ended bool, err error) {
 	e.mu.Lock()
 	synced := e.mu.synced
 	e.mu.synced, e.mu.spare = e.mu.spare[:0], synced
+	stop, abort := e.mu.stop, e.mu.abort
 	e.mu.Unlock()
+	if abort {
+		return true, nil
+	}
 	for i := range synced {
 		for _, d := range synced[i].durable {
 			e.current = d.log.owner
@@ -149,7 +166,7 @@ func (e *engine) intake() (ended bool, err error) {
 		e.sink.recycle(&synced[i])
 	}
 	e.runCalls()
-	ended = true
+	ended = stop
 	for _, s := range e.shards {
 		e.current = s
 		if s.ended || s.detached {
@@ -165,7 +182,21 @@ func (e *engine) intake() (ended bool, err error) {
 		}
 		ended = ended && s.ended
 	}
+	e.letGo()
 	return ended, nil
+}
+
+// letGo ends the shards that leave this process and have nothing under way any more.
+func (e *engine) letGo() {
+	e.shards = slices.DeleteFunc(e.shards, func(s *shard) bool {
+		if !s.leaving || !s.ended || s.detached || len(s.log.unsynced) > 0 {
+			return false
+		}
+		s.dropStaged(ErrNoShard)
+		s.mail.close()
+		close(s.done)
+		return true
+	})
 }
 
 // turn does everything there is to do. First all shards write, then the messages and the log write leave, then all

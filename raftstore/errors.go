@@ -19,6 +19,8 @@ var (
 	ErrNoShard = errors.New("no such shard here")
 	// ErrCorrupt: bytes on disk or on the wire are not what was written.
 	ErrCorrupt = errors.New("corrupt")
+	// ErrChangePending: another change of the shard's replicas is under way, or may be.
+	ErrChangePending = errors.New("another membership change is under way")
 	// ErrMalformed: a message or stream that no correct peer sends.
 	ErrMalformed = errors.New("malformed")
 )

@@ -291,7 +291,7 @@ func TestIdleWritesNothing(t *testing.T) {
 		}
 		return b.String()
 	}
-	ticks := func() uint64 { return s.shards[0].status.Load().statusTick }
+	ticks := func() uint64 { return s.shard(0).status.Load().statusTick }
 	// Pebble may still tidy up after the last checkpoint; after that nothing may move for many intervals.
 	eventually(t, "silence", func() bool {
 		before, from := listing(), ticks()

@@ -18,6 +18,8 @@ import (
 //	'l' shard u32 'h'         hard state: term, vote, commit u64
 //	'l' shard u32 's'         index u64 of a snapshot whose installation has begun
 //	'l' shard u32 't'         what was truncated: index, term u64
+//	'l' shard u32 'd'         of a replica that was put away: term, vote, last index u64
+//	'p'                       the shards there are, see present.go
 //
 // Numbers in keys are big-endian, in values little-endian.
 const (
@@ -80,6 +82,7 @@ type shardLog struct {
 	truncated     uint64    // index of the last entry that is gone
 	truncatedTerm uint64
 	last          uint64
+	silentUntil   uint64 // see Replica.silent
 	installing    uint64 // snapshot whose installation began and did not end, 0 for none
 	checkpoint    checkpoint
 	cache         []*pb.Entry // cacheFirst..last
@@ -107,6 +110,11 @@ func openShardLog(db *pebble.DB, shard uint32, m *marks) (*shardLog, error) {
 	}
 	if hs[2] < tr[0] {
 		hs[2] = tr[0] // the commit index is stored lazily; only committed entries are ever truncated
+	}
+	if tomb, found, err := readU64s(db, logKey(shard, 'd'), 3); err != nil {
+		return nil, err
+	} else if found {
+		l.silentUntil = tomb[2]
 	}
 	if in, found, err := readU64s(db, logKey(shard, 's'), 1); err != nil {
 		return nil, err

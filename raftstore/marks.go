@@ -131,6 +131,16 @@ func (m *marks) lower(shard uint32, last uint64) error {
 	return m.write()
 }
 
+// forget drops a shard whose replica is about to be put away.
+func (m *marks) forget(shard uint32) error {
+	m.file.Lock()
+	defer m.file.Unlock()
+	m.mu.Lock()
+	delete(m.mu.now, shard)
+	m.mu.Unlock()
+	return m.write()
+}
+
 // flush writes the file if something changed.
 func (m *marks) flush() error {
 	m.file.Lock()

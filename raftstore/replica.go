@@ -7,7 +7,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // Limits handed to raft.
@@ -37,6 +36,8 @@ type ReplicaConfig struct {
 	Log     Log
 	Machine Machine // restored to Applied
 	Applied uint64
+	// SilentUntil: the replica has no part in elections before it has applied that index; see Replica.silent.
+	SilentUntil uint64
 
 	// Send passes a message on. Only a MsgSnap needs an answer: ReportSnapshot.
 	Send func(m *pb.Message)
@@ -81,6 +82,9 @@ type Replica struct {
 	heard      map[uint64]uint64 // peer → tick of its last answer
 	acked      map[uint64]acknowledged
 	campaign   campaignPlan
+
+	change      *pendingChange
+	confChanged bool // since the driver reset it
 }
 
 type appliedWait struct {
@@ -122,13 +126,16 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 // Tick advances raft's clock.
 func (r *Replica) Tick() {
 	r.ticks++
-	r.rn.Tick()
+	if !r.silent() {
+		r.rn.Tick() // which may call an election
+		r.tickCampaign()
+	}
+	r.tickChange()
 	r.queue.held = false
 	if r.lead == 0 {
 		r.leaderless++
 	}
 	r.reads.tick(uint64(r.cfg.ElectionTicks))
-	r.tickCampaign()
 	// A command whose entry is undecided this long after leadership was lost is answered: nobody may wait for ever.
 	if r.role != raft.StateLeader && r.pending.len() > 0 {
 		if r.pending.orphanTicks++; r.pending.orphanTicks > 2*r.cfg.ElectionTicks {
@@ -146,6 +153,10 @@ func (r *Replica) Step(m *pb.Message) error {
 	switch m.GetType() {
 	case pb.MsgAppResp, pb.MsgHeartbeatResp:
 		r.heard[m.GetFrom()] = r.ticks
+	case pb.MsgVote, pb.MsgPreVote, pb.MsgTimeoutNow:
+		if r.silent() {
+			return nil
+		}
 	}
 	err := r.rn.Step(m)
 	if err == nil || errors.Is(err, raft.ErrProposalDropped) {
@@ -197,15 +208,6 @@ func (r *Replica) Await(index uint64, done func(error)) {
 	r.waits = append(r.waits, appliedWait{index, done})
 }
 
-// TransferLeader starts handing leadership over.
-func (r *Replica) TransferLeader(to uint64) error {
-	if r.role != raft.StateLeader {
-		return r.notLeader()
-	}
-	r.rn.TransferLeader(to)
-	return nil
-}
-
 // ReportSnapshot ends what a MsgSnap began, for better or worse.
 func (r *Replica) ReportSnapshot(to uint64, ok bool) {
 	status := raft.SnapshotFinish
@@ -224,7 +226,11 @@ func (r *Replica) Stop() {
 		w.done(ErrStopped)
 	}
 	r.waits = nil
+	r.stopChange()
 }
+
+// leads says whether raft takes this replica for the leader.
+func (r *Replica) leads() bool { return r.role == raft.StateLeader }
 
 // choosing: there is no leader, but probably there is one soon. Commands and reads wait that long, because most
 // handovers take milliseconds and a refusal that names nobody helps nobody.
@@ -255,6 +261,7 @@ func (r *Replica) Process() error {
 // false when there was nothing to do.
 func (r *Replica) Collect() (more bool, err error) {
 	r.proposeQueued()
+	r.proposeChange()
 	r.startReads()
 	if !r.rn.HasReady() {
 		return false, nil
@@ -318,6 +325,7 @@ func (r *Replica) handleReady(rd raft.Ready) error {
 		case raft.LocalAppendThread:
 			appendMsg = m
 			r.pending.assign(m.GetEntries(), r.cfg.ID, r.term)
+			r.assignChange(m.GetEntries())
 		case raft.LocalApplyThread:
 			applyMsg = m
 		}
@@ -402,6 +410,7 @@ func (r *Replica) installed(s *pb.Snapshot) {
 	r.applied, r.appliedTerm, r.appliedBytes = meta.GetIndex(), meta.GetTerm(), 0
 	r.confState = meta.GetConfState()
 	r.pending.failUpTo(r.applied, ErrUnknown)
+	r.overtakeChange()
 	r.wake()
 }
 
@@ -428,6 +437,7 @@ func (r *Replica) apply(entries []*pb.Entry) error {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 		r.applied, r.appliedTerm = e.GetIndex(), e.GetTerm()
+		r.settleChange(r.applied, r.appliedTerm)
 		r.appliedBytes += int64(len(e.GetData()))
 		if r.applied%digestEvery == 0 && r.cfg.Digested != nil {
 			if err := r.cfg.Digested(r.applied); err != nil {
@@ -446,20 +456,7 @@ func (r *Replica) apply(entries []*pb.Entry) error {
 func (r *Replica) applyEntry(e *pb.Entry) error {
 	batch, ours := r.pending.take(e.GetIndex(), e.GetTerm(), r.notLeader)
 	if e.GetType() != pb.EntryNormal {
-		var cc pb.ConfChangeV2
-		if e.GetType() == pb.EntryConfChange {
-			var v1 pb.ConfChange
-			if err := proto.Unmarshal(e.GetData(), &v1); err != nil {
-				return fmt.Errorf("%v: %w", err, ErrCorrupt)
-			}
-			r.confState = r.rn.ApplyConfChange(v1.AsV2())
-			return nil
-		}
-		if err := proto.Unmarshal(e.GetData(), &cc); err != nil {
-			return fmt.Errorf("%v: %w", err, ErrCorrupt)
-		}
-		r.confState = r.rn.ApplyConfChange(&cc)
-		return nil
+		return r.applyChange(e)
 	}
 	if len(e.GetData()) == 0 {
 		return nil

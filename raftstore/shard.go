@@ -48,11 +48,13 @@ type shard struct {
 	cpTicks  int        // since the last checkpoint began
 	cpSeq    uint64
 	stopping bool
+	leaving  bool // is about to be dropped
 	ended    bool // stopped, and everything is in the state checkpoint
 	active   bool // there may be something to do in this turn
 	detached bool // installs a snapshot in a goroutine of its own, which has the shard until it is done
 
 	demands []demand          // wait for a state checkpoint
+	jobs    sync.WaitGroup    // its checkpoint writer and snapshot senders
 	streams map[uint64]uint64 // peer → index of the snapshot on its way there: the log behind it stays
 	staged  *stagedSnapshot   // offered to raft
 	arrived *stagedSnapshot   // waits for the checkpoint being written
@@ -74,7 +76,7 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	cfg := env.cfg
 	var err error
 	s.replica, err = NewReplica(ReplicaConfig{
-		Shard: id, ID: cfg.RaftID, Log: l, Machine: m, Applied: l.checkpoint.index,
+		Shard: id, ID: cfg.RaftID, Log: l, Machine: m, Applied: l.checkpoint.index, SilentUntil: l.silentUntil,
 		Send: s.send, Install: s.install, NowMillis: func() int64 { return cfg.Now().UnixMilli() }, Digested: s.digested,
 		ElectionTicks: cfg.ElectionTicks, HeartbeatTicks: cfg.HeartbeatTicks,
 		MaxBatchCommands: cfg.MaxBatchCommands, MaxBatchBytes: cfg.MaxBatchBytes,
@@ -154,7 +156,7 @@ func (s *shard) publish() {
 	s.commit.Store(r.commit)
 	old := s.status.Load()
 	if old != nil && old.statusTick == r.ticks && old.Term == r.term && old.Leader == r.lead && old.Role == roleOf(r.role) &&
-		old.Ready == (r.ledTerm == r.term) && old.CheckpointIndex == s.log.checkpoint.index {
+		!r.confChanged && old.Ready == (r.ledTerm == r.term) && old.CheckpointIndex == s.log.checkpoint.index {
 		return
 	}
 	st := &ShardStatus{
@@ -213,7 +215,8 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 	if s.frozen.index != 0 || s.replica.applied == s.log.checkpoint.index || later && !s.stopping {
 		return false
 	}
-	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes
+	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes ||
+		s.replica.confChanged // a snapshot without its receiver among the members is refused
 	if !due && !s.stopping && len(s.demands) == 0 {
 		return false
 	}
@@ -222,15 +225,24 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 	if took := time.Since(start); took > freezeWarning {
 		s.env.log.Warn("raftstore: slow freeze", "shard", s.id, "ms", took.Milliseconds())
 	}
-	s.cpTicks, s.replica.appliedBytes = 0, 0
+	s.cpTicks, s.replica.appliedBytes, s.replica.confChanged = 0, 0, false
 	s.cpSeq++
 	s.frozen = checkpoint{
 		index: s.replica.applied, term: s.replica.appliedTerm, conf: s.replica.confState,
 		journalBytes: s.journal.Size(), journalSum: s.journal.sum, machine: changes.Meta,
 	}
 	name, c := fmt.Sprintf("checkpoint-%d-%d", s.id, s.cpSeq), s.frozen
-	s.env.work.Go(func() { s.writeCheckpoint(name, changes, c) })
+	s.background(func() { s.writeCheckpoint(name, changes, c) })
 	return true
+}
+
+// background runs one of the shard's jobs; the store waits for it, and whoever drops the shard.
+func (s *shard) background(fn func()) {
+	s.jobs.Add(1)
+	s.env.work.Go(func() {
+		defer s.jobs.Done()
+		fn()
+	})
 }
 
 const freezeWarning = 20 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -14,6 +15,13 @@ import (
 // maxSenders bounds the snapshots a process sends at once; further ones wait.
 const maxSenders = 2
 
+// errNotMember: the checkpoint is from before the peer was added, and would be refused there. The next one follows soon.
+var errNotMember = errors.New("the peer is not a member as of the state checkpoint")
+
+func isMember(c *pb.ConfState, id uint64) bool {
+	return slices.Contains(c.GetVoters(), id) || slices.Contains(c.GetLearners(), id)
+}
+
 // startStream sends the shard's latest state checkpoint. raft hears how it ended in all cases, or it would never
 // send that peer anything again.
 func (s *shard) startStream(to, term uint64) {
@@ -21,9 +29,13 @@ func (s *shard) startStream(to, term uint64) {
 		return // the end of that one is reported
 	}
 	s.streams[to] = s.log.checkpoint.index
-	s.env.work.Go(func() {
-		err := s.sendSnapshot(to, term)
-		if err != nil {
+	member := isMember(s.log.checkpoint.conf, to)
+	s.background(func() {
+		err := errNotMember
+		if member {
+			err = s.sendSnapshot(to, term)
+		}
+		if err != nil && member {
 			s.env.log.Warn("raftstore: snapshot not delivered", "layer", "L5", "shard", s.id, "peer", to, "error", err)
 		}
 		s.mail.call(func() {

@@ -14,17 +14,18 @@ import (
 // marksInterval is how far the high-water marks may trail the log.
 const marksInterval = time.Second
 
-// Store holds the replicas of this process: one goroutine per shard, one write-ahead log for all of them.
+// Store holds the replicas of this process: a few engines that drive them, one write-ahead log for all of them.
 type Store struct {
 	*disk
 	env     shardEnv
-	shards  []*shard // by number; fixed by Open or Bootstrap
+	shards  atomic.Pointer[[]*shard] // by number, nil where there is none; replaced, never changed
 	cancel  context.CancelFunc
 	onFatal func(error)
 	work    sync.WaitGroup // checkpoint writers, snapshot senders
 	loops   sync.WaitGroup // ticker, marks writer
 
 	started   atomic.Bool
+	admin     sync.Mutex    // held by Bootstrap, Create and Drop
 	receiving sync.Map      // shard → true while a snapshot for it is being received
 	quit      chan struct{} // closed by Close
 	failed    chan struct{} // closed by the first fatal error
@@ -61,7 +62,7 @@ func Open(cfg Config) (*Store, error) {
 			s.env.engines = append(s.env.engines, e)
 		}
 		s.disk = d
-		if err := s.openShards(d.shardCount); err != nil {
+		if err := s.openShards(d.present); err != nil {
 			return errors.Join(err, s.closeFiles())
 		}
 		return nil
@@ -95,15 +96,15 @@ func (s *Store) guard(fn func() error) error {
 
 func (s *Store) closeFiles() error {
 	var err error
-	for _, sh := range s.shards {
+	for _, sh := range s.all() {
 		err = errors.Join(err, sh.journal.close())
 	}
 	return errors.Join(err, s.disk.close())
 }
 
-func (s *Store) openShards(n uint32) error {
-	shards := make([]*shard, 0, n)
-	for id := range n {
+func (s *Store) openShards(ids []uint32) error {
+	shards := make([]*shard, 0, len(ids))
+	for _, id := range ids {
 		sh, err := s.openShard(id)
 		if err != nil {
 			for _, sh := range shards {
@@ -121,7 +122,8 @@ func (s *Store) openShards(n uint32) error {
 		}
 		return s.life.err
 	}
-	s.shards, s.life.opened = shards, true
+	s.place(shards...)
+	s.life.opened = true
 	return nil
 }
 
@@ -148,18 +150,20 @@ func (s *Store) openShard(id uint32) (*shard, error) {
 // Bootstrap creates shards 0..shards-1, replicated by voters, in a fresh directory. It is durable when it returns.
 // Every voter must do the same with the same arguments. It refuses when shards exist already. Call it before Start.
 func (s *Store) Bootstrap(shards uint32, voters []uint64) error {
-	if len(s.shards) > 0 || s.started.Load() {
-		return fmt.Errorf("raftstore: bootstrap: there are %d shards already", len(s.shards))
+	if len(s.all()) > 0 || s.started.Load() {
+		return fmt.Errorf("raftstore: bootstrap: there are %d shards already", len(s.all()))
 	}
 	if shards == 0 || shards > MaxShards || !slices.Contains(voters, s.cfg.RaftID) || slices.Contains(voters, 0) {
 		return fmt.Errorf("raftstore: bootstrap: %d shards on voters %x, this is %x", shards, voters, s.cfg.RaftID)
 	}
 	voters = slices.Compact(slices.Sorted(slices.Values(voters)))
+	s.admin.Lock()
+	defer s.admin.Unlock()
 	err := s.guard(func() error {
 		if err := s.disk.bootstrap(shards, voters); err != nil {
 			return err
 		}
-		return s.openShards(shards)
+		return s.openShards(s.disk.present)
 	})
 	if err != nil {
 		return fmt.Errorf("raftstore: bootstrap: %w", err)
@@ -172,14 +176,12 @@ func (s *Store) Start() {
 	if s.started.Swap(true) {
 		return
 	}
-	for _, sh := range s.shards {
+	for _, sh := range s.all() {
 		e := s.env.engine(sh.id)
 		e.shards = append(e.shards, sh)
 	}
 	for _, e := range s.env.engines {
-		if len(e.shards) > 0 {
-			go e.run() // joined through its shards' done
-		}
+		go e.run() // joined through done
 	}
 	s.loops.Go(s.tickLoop)
 	s.loops.Go(s.marksLoop)
@@ -193,7 +195,7 @@ func (s *Store) tickLoop() {
 	for {
 		select {
 		case <-t.C:
-			for _, sh := range s.shards {
+			for _, sh := range s.all() {
 				sh.mail.tick()
 			}
 		case <-s.quit:
@@ -227,13 +229,16 @@ func (s *Store) fatal(err error) {
 		s.life.err = err
 		close(s.failed)
 	}
-	shards, opened := s.shards, s.life.opened
+	shards, opened := s.all(), s.life.opened
 	s.life.Unlock()
 	if !first {
 		return
 	}
 	for _, sh := range shards {
 		sh.mail.finish(true)
+	}
+	for _, e := range s.env.engines {
+		e.finish(true)
 	}
 	if opened { // otherwise Open fails with it
 		s.onFatal(err)
@@ -242,10 +247,11 @@ func (s *Store) fatal(err error) {
 
 // shard finds one; nil when there is none.
 func (s *Store) shard(id uint32) *shard {
-	if int64(id) >= int64(len(s.shards)) {
+	table := s.shards.Load()
+	if table == nil || int64(id) >= int64(len(*table)) {
 		return nil
 	}
-	return s.shards[id]
+	return (*table)[id]
 }
 
 func (s *Store) running(id uint32) (*shard, error) {
@@ -261,8 +267,9 @@ func (s *Store) running(id uint32) (*shard, error) {
 
 // Shards lists the shards of this process in ascending order.
 func (s *Store) Shards() []uint32 {
-	ids := make([]uint32, len(s.shards))
-	for i, sh := range s.shards {
+	shards := s.all()
+	ids := make([]uint32, len(shards))
+	for i, sh := range shards {
 		ids[i] = sh.id
 	}
 	return ids
@@ -332,7 +339,7 @@ func (s *Store) Step(shard uint32, from uint64, msg []byte) error {
 
 // PeerDown says that the connection to a peer broke: shards it leads look for another leader at once.
 func (s *Store) PeerDown(raftID uint64) {
-	for _, sh := range s.shards {
+	for _, sh := range s.all() {
 		sh.mail.call(func() { sh.replica.PeerDown(raftID) })
 	}
 }
@@ -367,7 +374,11 @@ func (s *Store) Receive(from uint64, r io.Reader) error {
 		g.discard()
 		return fmt.Errorf("raftstore: snapshot from %x: %w", from, err)
 	}
-	sh := s.shards[g.shard]
+	sh := s.shard(g.shard)
+	if sh == nil { // dropped meanwhile
+		g.discard()
+		return fmt.Errorf("raftstore: snapshot from %x: shard %d: %w", from, g.shard, ErrNoShard)
+	}
 	_, err = ask(s.env.ctx, sh, func(answer func(struct{}, error)) { g.answer, sh.arrived = answer, g })
 	if err != nil {
 		return fmt.Errorf("raftstore: snapshot from %x: %w", from, err)
@@ -393,13 +404,27 @@ func (s *Store) TransferLeader(shard uint32, to uint64) error {
 
 // Status describes every shard. It never blocks.
 func (s *Store) Status() []ShardStatus {
-	all := make([]ShardStatus, len(s.shards))
-	for i, sh := range s.shards {
-		all[i] = *sh.status.Load()
-		all[i].Commit, all[i].Applied = sh.commit.Load(), sh.applied.Load()
-		all[i].QueuedCommands = sh.mail.queued()
+	shards := s.all()
+	all := make([]ShardStatus, len(shards))
+	for i, sh := range shards {
+		all[i] = sh.describe()
 	}
 	return all
+}
+
+// ShardStatus describes one shard; false when there is no replica of it here.
+func (s *Store) ShardStatus(shard uint32) (ShardStatus, bool) {
+	if sh := s.shard(shard); sh != nil {
+		return sh.describe(), true
+	}
+	return ShardStatus{}, false
+}
+
+func (s *shard) describe() ShardStatus {
+	st := *s.status.Load()
+	st.Commit, st.Applied = s.commit.Load(), s.applied.Load()
+	st.QueuedCommands = s.mail.queued()
+	return st
 }
 
 // Reader reads the checkpointed state of a shard; nil when there is none.
@@ -416,79 +441,4 @@ func (s *Store) Journal(shard uint32) Journal {
 		return sh.journal
 	}
 	return nil
-}
-
-// Close writes a last state checkpoint, stops everything and waits for it. After a fatal error it writes nothing more
-// and returns that error, at the latest after abandonWait: on a failed disk a goroutine may be stuck for good.
-func (s *Store) Close() error { return s.stop(false) }
-
-func (s *Store) stop(abort bool) error {
-	s.life.Lock()
-	again := s.life.closed
-	s.life.closed = true
-	s.life.Unlock()
-	if again {
-		return nil
-	}
-	close(s.quit)
-	if !s.started.Swap(true) {
-		for _, sh := range s.shards { // never ran
-			sh.replica.Stop()
-			sh.mail.close()
-			close(sh.done)
-		}
-	}
-	for _, sh := range s.shards {
-		sh.mail.finish(abort)
-	}
-	s.loops.Wait()
-	for _, sh := range s.shards {
-		select {
-		case <-sh.done:
-		case <-s.failed:
-			return s.abandon()
-		}
-	}
-	s.cancel()
-	s.work.Wait()
-	select {
-	case <-s.failed:
-		return s.abandon()
-	default:
-	}
-	err := s.guard(func() error {
-		if abort {
-			return s.closeFiles()
-		}
-		return errors.Join(s.marks.flush(), s.closeFiles())
-	})
-	if err != nil {
-		return fmt.Errorf("raftstore: close: %w", err)
-	}
-	return nil
-}
-
-// abandonWait is how long Close waits, after a fatal error, for what may be stuck on a failed disk.
-const abandonWait = 2 * time.Second
-
-func (s *Store) abandon() error {
-	s.cancel()
-	ended := make(chan struct{})
-	go func() { // outlives Close only when something is stuck, and then only the end of the process helps
-		defer close(ended)
-		for _, sh := range s.shards {
-			<-sh.done
-		}
-		s.work.Wait()
-		_ = s.guard(s.closeFiles) // the fatal error is the one to report
-	}()
-	t := time.NewTimer(abandonWait)
-	defer t.Stop()
-	select {
-	case <-ended:
-	case <-t.C:
-	}
-	s.life.Lock()
-	defer s.life.Unlock()
-	return s.life.err
 }

@@ -75,7 +75,7 @@ func (s *Survivor) open() (err error) {
 func (s *Survivor) Close() error { return s.d.close() }
 
 // Shards is how many shards there are.
-func (s *Survivor) Shards() uint32 { return s.d.shardCount }
+func (s *Survivor) Shards() uint32 { return uint32(len(s.d.present)) }
 
 // Shard describes one, after checking it.
 func (s *Survivor) Shard(id uint32) (SurvivorShard, error) {
