@@ -35,7 +35,7 @@ func (t *Tasks) submit(r *reader) Outcome {
 	}
 	fresh := entry{id: id, key: key, request: request, class: t.names.class(v.fleet, v.action, v.target),
 		spec: append([]byte(nil), spec...), created: t.now, deadline: v.deadline, leaseMs: v.lease,
-		priority: v.priority, guarantee: v.guarantee}
+		priority: v.priority, guarantee: v.guarantee, flags: v.related()}
 	to := StateReady
 	if v.notBefore > t.now {
 		to, fresh.notBefore = StateSubmitted, v.notBefore
@@ -153,7 +153,7 @@ func (t *Tasks) fail(c *Fail) Outcome {
 	e.result, e.err = clone(c.Result), c.Error
 	t.rec = Record{Verb: VerbFail, Agent: c.Agent, Actor: c.Node, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
 		StartedMillis: c.StartedMillis, StolenFrom: cut(c.StolenFrom, maxNameBytes), ResultDigest: digest(c.Result),
-		Detail: cut(c.Error, maxDetailBytes)}
+		Detail: t.errorDetail(c.Error)}
 	t.move(i, e, t.afterFailure(e, c.Retryable), true)
 	return e.outcome(OK, false)
 }

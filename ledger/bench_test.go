@@ -43,10 +43,14 @@ func benchLog(lifecycles int, keyed bool) [][]byte {
 // chain included; with freeze, what a checkpoint every 16384 of them adds.
 func BenchmarkLifecycle(b *testing.B) {
 	const lifecycles = 1 << 16
-	for _, keyed := range []bool{false, true} {
+	for _, run := range []struct {
+		keyed  bool
+		format uint8
+	}{{false, recordVersion1}, {false, recordVersion2}, {true, recordVersion2}} {
+		keyed := run.keyed
 		log := benchLog(lifecycles, keyed)
 		for _, every := range []int{0, 1 << 14} {
-			b.Run(fmt.Sprintf("keyed=%v/freeze=%d", keyed, every), func(b *testing.B) {
+			b.Run(fmt.Sprintf("keyed=%v/records=%d/freeze=%d", keyed, run.format, every), func(b *testing.B) {
 				b.ReportAllocs()
 				var journal int64
 				var s *Tasks
@@ -56,6 +60,7 @@ func BenchmarkLifecycle(b *testing.B) {
 					if k == 0 {
 						b.StopTimer()
 						s = NewTasks(1, newMemCold(), func(r []byte) { journal += int64(len(r)) })
+						s.Apply(At{}, (&AuditFormat{Version: run.format}).Append(nil), nil)
 						b.StartTimer()
 					}
 					at := At{Index: uint64(i), Term: 1, TimeMillis: 1_790_000_000_000 + int64(i/100)}

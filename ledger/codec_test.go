@@ -44,6 +44,7 @@ func fullCommands() []Command {
 		&AgentDeregister{ID: "w1"},
 		&ClusterRestored{ClusterID: [16]byte{1, 2, 3, 15: 16}, From: [16]byte{9, 15: 1}, Name: "quorate", Shards: 5,
 			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
+		&AuditFormat{Version: 2},
 	}
 	for _, c := range full[:len(full):len(full)] {
 		full = append(full, newCommand(c.kind()))
@@ -91,15 +92,16 @@ func TestDecodeCommandRefuses(t *testing.T) {
 	noParent[2+16+32+3] = specHasParent
 	for name, b := range map[string][]byte{
 		"nothing": {}, "version 0": with(0, 0), "version 2": with(0, 2), "kind 0": with(1, 0), "unknown kind": with(1, 99),
-		"long length":    append(bytes.Clone(ok[:18]), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
-		"longer length":  append(bytes.Clone(ok[:18]), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02),
-		"padded length":  append(bytes.Clone(ok[:18]), 0x81, 0x00, 'x'),
-		"not a boolean":  notBool,
-		"empty parent":   append(noParent[:2+16+32+4+6:2+16+32+4+6], append(make([]byte, 16), noParent[2+16+32+4+6:]...)...),
-		"spec flag 4":    func() []byte { b := (&Submit{}).Append(nil); b[2+16+32+3] = 4; return b }(),
-		"many members":   append((&ClusterInit{}).Append(nil)[:20], 0xff, 0xff, 0x03),
-		"32 bits":        append((&ClusterInit{}).Append(nil)[:19], 0xff, 0xff, 0xff, 0xff, 0x10, 0),
-		"over the limit": make([]byte, MaxCommandBytes+1),
+		"long length":          append(bytes.Clone(ok[:18]), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
+		"longer length":        append(bytes.Clone(ok[:18]), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02),
+		"padded length":        append(bytes.Clone(ok[:18]), 0x81, 0x00, 'x'),
+		"not a boolean":        notBool,
+		"empty parent":         append(noParent[:2+16+32+4+6:2+16+32+4+6], append(make([]byte, 16), noParent[2+16+32+4+6:]...)...),
+		"spec flag 4":          func() []byte { b := (&Submit{}).Append(nil); b[2+16+32+3] = 4; return b }(),
+		"many members":         append((&ClusterInit{}).Append(nil)[:20], 0xff, 0xff, 0x03),
+		"32 bits":              append((&ClusterInit{}).Append(nil)[:19], 0xff, 0xff, 0xff, 0xff, 0x10, 0),
+		"records of version 3": (&AuditFormat{Version: 3}).Append(nil),
+		"over the limit":       make([]byte, MaxCommandBytes+1),
 	} {
 		if c, err := DecodeCommand(b); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -201,41 +203,6 @@ func TestCommandsV1(t *testing.T) {
 	})
 }
 
-func fullRecord() *Record {
-	return &Record{Shard: 3, Seq: 1 << 40, Index: 1<<40 + 1, TimeMillis: 1_790_000_000_000, Task: NewTaskID(3, 1_790_000_000_000, 5), Guarantee: AtLeastOnce,
-		From: StateReady, To: StateFailed, Code: StaleLease, Epoch: 1 << 53, Attempt: 4, AssignedMillis: 1_790_000_000_001, StartedMillis: 1_790_000_000_002,
-		Verb: VerbFail, Fleet: "fleet", Capability: "vet:go", Agent: "w1", Actor: "n1", StolenFrom: "n2", RequestDigest: [32]byte{1}, ResultDigest: [32]byte{31: 2}, Detail: "exit status 1"}
-}
-
-// TestRecordsV1 holds that records of version 1 decode for ever: their bytes
-// are documented to the byte.
-func TestRecordsV1(t *testing.T) {
-	now := map[string][]byte{"full": fullRecord().Append(nil), "empty": (&Record{}).Append(nil)}
-	checkGolden(t, "testdata/records_v1.txt", now, []string{"full", "empty"}, func(_ string, b []byte) ([]byte, error) {
-		r, err := DecodeRecord(b)
-		if err != nil {
-			return nil, err
-		}
-		return r.Append(nil), nil
-	})
-	r, err := DecodeRecord(now["full"])
-	if err != nil || !reflect.DeepEqual(r, fullRecord()) {
-		t.Errorf("%+v, %v", r, err)
-	}
-	for i := range now["full"] {
-		if _, err := DecodeRecord(now["full"][:i]); !errors.Is(err, ErrMalformed) {
-			t.Errorf("cut to %d bytes: %v", i, err)
-		}
-	}
-	for at, word := range map[int]byte{0: 2, 45: 4, 46: byte(stateEnd), 47: byte(stateEnd), 48: byte(codeEnd)} {
-		b := bytes.Clone(now["full"])
-		b[at] = word
-		if _, err := DecodeRecord(b); !errors.Is(err, ErrMalformed) {
-			t.Errorf("byte %d = %d: %v", at, word, err)
-		}
-	}
-}
-
 func TestOutcomesRoundTrip(t *testing.T) {
 	for c := OK; c < codeEnd; c++ {
 		o := Outcome{Code: c, ID: NewTaskID(1, 2, 3), State: StateReady, Epoch: 1 << 60, Replayed: true, Detail: "why"}
@@ -299,20 +266,6 @@ func FuzzDecodeCommand(f *testing.F) {
 			ctl.Apply(At{Index: uint64(i)}, b, nil)
 		}
 		checkInvariants(t, s)
-	})
-}
-
-func FuzzDecodeRecord(f *testing.F) {
-	f.Add(fullRecord().Append(nil))
-	f.Add((&Record{}).Append(nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := DecodeRecord(b)
-		if err != nil {
-			return
-		}
-		if again := r.Append(nil); !bytes.Equal(again, b) {
-			t.Fatalf("two encodings\n%x\n%x", b, again)
-		}
 	})
 }
 

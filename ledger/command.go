@@ -36,6 +36,11 @@ const (
 	kindRefused
 )
 
+// Audit and retention, on both kinds of shard where it says so.
+const (
+	kindAuditFormat kind = iota + 40
+)
+
 const (
 	kindClusterInit kind = iota + 64
 	kindNodeUp
@@ -65,6 +70,8 @@ func newCommand(k kind) Command {
 		return new(Retry)
 	case kindRefused:
 		return new(Refused)
+	case kindAuditFormat:
+		return new(AuditFormat)
 	case kindClusterInit:
 		return new(ClusterInit)
 	case kindNodeUp:

@@ -15,7 +15,8 @@ import (
 //	'x' raft ID u64 BE  (nothing more): a removed node
 //	'a' agent ID        ID, manifest, capabilities, max tasks, state u8, reason, incarnation, registered at, updated at
 //
-// Meta: version u8, ledger time, records, last chain hash 32 bytes.
+// Meta: version u8 (2: and that of audit records, u8), ledger time, records,
+// last chain hash 32 bytes.
 const (
 	rowCluster = 'c'
 	rowNode    = 'n'
@@ -59,7 +60,7 @@ func (c *Control) Freeze() (puts []KV, deletes [][]byte, meta []byte) {
 func (c *Control) Thaw() {}
 
 func (c *Control) appendMeta(dst []byte) []byte {
-	dst = appendInt(append(dst, metaVersion), c.now)
+	dst = appendInt(c.journal.appendMetaVersion(dst), c.now)
 	dst = appendUint(dst, c.journal.head.Seq)
 	return append(dst, c.journal.head.Hash[:]...)
 }
@@ -110,9 +111,7 @@ func (c *Control) Restore(meta []byte) error {
 		return nil
 	}
 	r := newReader(meta)
-	if v := r.u8(); r.err == nil && v != metaVersion {
-		r.fail(fmt.Sprintf("version %d is not known", v))
-	}
+	format := readMetaVersion(&r)
 	var h Head
 	c.now, h.Seq = r.int(), r.uint()
 	r.fixed(h.Hash[:])
@@ -129,7 +128,7 @@ func (c *Control) Restore(meta []byte) error {
 		*c = *NewControl(c.cold, c.journal.sink)
 		return fmt.Errorf("ledger: control shard: checkpoint: %w", err)
 	}
-	c.journal.restore(h)
+	c.journal.restore(format, h)
 	return nil
 }
 

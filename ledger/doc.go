@@ -26,7 +26,8 @@
 //   - Epochs of ended attempts increase strictly per task. What carries one
 //     that is not newer is refused, and the refusal recorded.
 //   - An idempotency key names one task for as long as it is kept.
-//   - Records are dense from 1; each is covered by every later hash.
+//   - Records are dense from 1. Which version they are written in is part of
+//     the state, set by [AuditFormat], so old logs give old records.
 //   - Nothing but Apply's input decides: no clock, randomness, goroutine,
 //     lock, float or order of a map is in here. Where a task is read from
 //     (memory or checkpoint) shows nowhere.
@@ -61,7 +62,7 @@
 //	apply.go       what each command does to a task: read this first
 //	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
 //	command.go     the commands and their encoding         spec.go, wire.go  the primitives
-//	record.go      the audit record, to the byte           chain.go          its hash chain and verifier
+//	record2.go     the audit record, to the byte           chain.go, record.go   version 1 and its hash chain
 //	checkpoint.go  Freeze, Thaw, Restore                   row.go            the rows
 //	read.go        queries                                 slab.go, table.go, order.go, bloom.go, names.go
 //

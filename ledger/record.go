@@ -8,7 +8,8 @@ import (
 // Record is one entry of a shard's audit log: a change of state, or a refusal
 // that matters. Fields that do not apply are zero.
 //
-// Canonical bytes, version 1 (numbers and text as described in wire.go; fixed
+// Canonical bytes of version 2 are described in record2.go. Those of version
+// 1, which have no room for what stands below Detail (numbers and text as described in wire.go; fixed
 // integers are big-endian; times are milliseconds since the Unix epoch):
 //
 //	offset  size  field
@@ -27,7 +28,7 @@ import (
 //	        …     request digest, result digest  (each 1 byte length, 0 or 32, and the bytes)
 //	        …     detail  (text)
 //
-// In the journal each record is followed by 32 bytes of chain hash:
+// In the journal each record of version 1 is followed by 32 bytes of chain hash:
 //
 //	h(0) = SHA-256("quorate audit v1" || shard as 4 bytes)
 //	h(n) = SHA-256(h(n-1) || canonical bytes of record n)
@@ -57,6 +58,20 @@ type Record struct {
 	RequestDigest  [32]byte
 	ResultDigest   [32]byte
 	Detail         string
+
+	// Version 2.
+	Approver       string // approve, reject, resolve: by whom
+	Session        string
+	FromLoad       uint32   // stolen: thousandths of StolenFrom's load then
+	ToLoad         uint32   // and of Agent's
+	ParamsDigest   [32]byte // of what an effect is done with
+	Parent         TaskID
+	VerifyTask     TaskID // the task that asks whether it happened
+	RollbackTask   TaskID // the task that compensates it
+	Classification string // of the data touched
+	Regulations    []string
+	Pack           string // rule pack that decided, with its version: id@version
+	Evidence       string // what a person gave as the reason to believe
 }
 
 // The verbs of records.
@@ -77,22 +92,29 @@ const (
 	VerbAgentState      = "agent_state"
 	VerbAgentDeregister = "agent_deregister"
 	VerbClusterRestored = "cluster_restored" // of the shard, and of each task it put in doubt
+	VerbAuditFormat     = "audit_format"
 )
 
 const (
-	recordVersion   = 1
+	recordVersion1  = 1
+	recordVersion2  = 2
 	recordFixedSize = 49
 )
 
-// Append writes the record's canonical bytes.
-func (r *Record) Append(dst []byte) []byte {
-	dst = append(dst, recordVersion)
+// appendFixed writes the head that both versions have.
+func (r *Record) appendFixed(dst []byte, version uint8) []byte {
+	dst = append(dst, version)
 	dst = binary.BigEndian.AppendUint32(dst, r.Shard)
 	dst = binary.BigEndian.AppendUint64(dst, r.Seq)
 	dst = binary.BigEndian.AppendUint64(dst, r.Index)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.TimeMillis))
 	dst = append(dst, r.Task[:]...)
-	dst = append(dst, uint8(r.Guarantee), uint8(r.From), uint8(r.To), uint8(r.Code))
+	return append(dst, uint8(r.Guarantee), uint8(r.From), uint8(r.To), uint8(r.Code))
+}
+
+// appendV1 writes the record's canonical bytes of version 1.
+func (r *Record) appendV1(dst []byte) []byte {
+	dst = r.appendFixed(dst, recordVersion1)
 	dst = appendUint(dst, r.Epoch)
 	dst = appendUint(dst, uint64(r.Attempt))
 	dst = appendInt(dst, r.AssignedMillis)
@@ -108,7 +130,8 @@ func (r *Record) Append(dst []byte) []byte {
 	return appendString(dst, r.Detail)
 }
 
-// DecodeRecord reads the canonical bytes of a record that fill b.
+// DecodeRecord reads the canonical bytes of a record, of any version, that
+// fill b.
 func DecodeRecord(b []byte) (*Record, error) {
 	r := newReader(b)
 	x, err := readRecord(&r)
@@ -127,22 +150,31 @@ func readRecord(r *reader) (*Record, error) {
 		return nil, r.err
 	}
 	b := r.b
-	if b[0] != recordVersion {
+	if b[0] != recordVersion1 && b[0] != recordVersion2 {
 		r.fail(fmt.Sprintf("record version %d is not known", b[0]))
 		return nil, r.err
 	}
 	x := &Record{Shard: binary.BigEndian.Uint32(b[1:]), Seq: binary.BigEndian.Uint64(b[5:]), Index: binary.BigEndian.Uint64(b[13:]),
 		TimeMillis: int64(binary.BigEndian.Uint64(b[21:])), Task: TaskID(b[29:45]),
 		Guarantee: Guarantee(b[45]), From: State(b[46]), To: State(b[47]), Code: Code(b[48])}
-	r.b = b[recordFixedSize:]
-	x.Epoch, x.Attempt, x.AssignedMillis, x.StartedMillis = r.uint(), r.uint32(), r.int(), r.int()
-	x.Verb, x.Fleet, x.Capability = r.string(), r.string(), r.string()
-	x.Agent, x.Actor, x.StolenFrom = r.string(), r.string(), r.string()
-	r.hash(&x.RequestDigest)
-	r.hash(&x.ResultDigest)
-	x.Detail = r.string()
 	if x.Guarantee > ExactlyOnce || x.From >= stateEnd || x.To >= stateEnd || x.Code >= codeEnd {
 		r.fail("a word is out of range")
+		return nil, r.err
+	}
+	r.b = b[recordFixedSize:]
+	if b[0] == recordVersion1 {
+		x.readV1(r)
+	} else {
+		x.readV2(r)
 	}
 	return x, r.err
+}
+
+func (r *Record) readV1(in *reader) {
+	r.Epoch, r.Attempt, r.AssignedMillis, r.StartedMillis = in.uint(), in.uint32(), in.int(), in.int()
+	r.Verb, r.Fleet, r.Capability = in.string(), in.string(), in.string()
+	r.Agent, r.Actor, r.StolenFrom = in.string(), in.string(), in.string()
+	in.hash(&r.RequestDigest)
+	in.hash(&r.ResultDigest)
+	r.Detail = in.string()
 }

@@ -39,6 +39,7 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 			s := testSpec()
 			s.Fleet, s.Action, s.Priority = fmt.Sprintf("f%d", r.IntN(2)), []string{"vet", "lint"}[r.IntN(2)], Priority(r.IntN(5))
 			s.Guarantee = []Guarantee{AtLeastOnce, AtLeastOnce, BestEffort, ExactlyOnce}[r.IntN(4)]
+			s.Session = []string{"", "s1"}[r.IntN(2)]
 			s.Retry.MaxRetries, s.Retry.InitialDelayMillis = uint32(r.IntN(3)), r.Int64N(3)*200
 			if r.IntN(2) == 0 {
 				s.Key = fmt.Sprintf("k%d", r.IntN(n/8+1))
@@ -71,6 +72,9 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:
 			c = &Refused{ID: pick(), Agent: agent, Epoch: epoch, Verb: "renew", Code: StaleLease}
+		}
+		if i == n/2 { // half of the records are of version 1
+			c = &AuditFormat{Version: AuditFormatNow}
 		}
 		log, at = append(log, c.Append(nil)), append(at, At{Index: uint64(i/3 + 1), Term: 1, TimeMillis: now})
 	}

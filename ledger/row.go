@@ -108,7 +108,7 @@ func (w *row) entry(n *names) entry {
 	e.class = n.class(w.v.fleet, w.v.action, w.v.target)
 	e.agent, e.err = n.intern(w.agent), string(w.err)
 	e.result, e.spec = clone(e.result), clone(e.spec)
-	e.flags = flagKeyRow
+	e.flags = flagKeyRow | w.v.related()
 	if e.state.Terminal() {
 		e.flags |= flagEndedRow
 	} else {
@@ -131,13 +131,41 @@ func (e *entry) task(s Spec) Task {
 		NotBeforeMillis: e.notBefore, ReadyMillis: e.ready}
 }
 
-const metaVersion = 1
+// Meta of version 2 has the version of the audit records behind its own, and
+// is written from the command on that set one; before it stays version 1.
+const (
+	metaVersion  = 1
+	metaVersion2 = 2
+)
+
+func (j *journal) appendMetaVersion(dst []byte) []byte {
+	if j.format == recordVersion1 {
+		return append(dst, metaVersion)
+	}
+	return append(dst, metaVersion2, j.format)
+}
+
+// readMetaVersion returns the version of the audit records.
+func readMetaVersion(r *reader) uint8 {
+	switch v := r.u8(); {
+	case r.err != nil || v == metaVersion:
+	case v == metaVersion2:
+		f := r.u8()
+		if r.err == nil && (f <= recordVersion1 || f > AuditFormatNow) {
+			r.fail(fmt.Sprintf("audit records of version %d are not known", f))
+		}
+		return f
+	default:
+		r.fail(fmt.Sprintf("version %d is not known", v))
+	}
+	return recordVersion1
+}
 
 // Meta of a task shard's checkpoint, version 1: version u8, shard, ledger
 // time, records, last chain hash 32 bytes, count of states and the number of
 // tasks in each, sum of the ended 8 bytes, greatest ID time of an ended row.
 func (t *Tasks) appendMeta(dst []byte) []byte {
-	dst = appendUint(append(dst, metaVersion), uint64(t.shard))
+	dst = appendUint(t.journal.appendMetaVersion(dst), uint64(t.shard))
 	dst = appendInt(dst, t.now)
 	dst = appendUint(dst, t.journal.head.Seq)
 	dst = append(dst, t.journal.head.Hash[:]...)
@@ -151,9 +179,7 @@ func (t *Tasks) appendMeta(dst []byte) []byte {
 
 func (t *Tasks) readMeta(meta []byte) error {
 	r := newReader(meta)
-	if v := r.u8(); r.err == nil && v != metaVersion {
-		r.fail(fmt.Sprintf("version %d is not known", v))
-	}
+	format := readMetaVersion(&r)
 	if s := r.uint(); r.err == nil && s != uint64(t.shard) {
 		r.fail(fmt.Sprintf("it is of shard %d", s))
 	}
@@ -170,6 +196,6 @@ func (t *Tasks) readMeta(meta []byte) error {
 	}
 	r.fixed(sum[:])
 	t.endedSum, t.coldMillis = binary.BigEndian.Uint64(sum[:]), r.int()
-	t.journal.restore(h)
+	t.journal.restore(format, h)
 	return r.end()
 }

@@ -165,6 +165,8 @@ func (s *script) command(name string) Command {
 		return &Retry{ID: id, By: s.text("by", "")}
 	case "refused":
 		return &Refused{ID: id, Agent: agent, Epoch: epoch, Verb: s.text("verb", "renew"), Code: Code(s.num("code", int64(StaleLease)))}
+	case "audit-format":
+		return &AuditFormat{Version: uint8(s.num("version", AuditFormatNow))}
 	case "agent-deregister":
 		return &AgentDeregister{ID: agent}
 	}
@@ -310,12 +312,17 @@ func orNone(s string) string {
 func (s *script) records() string {
 	var b strings.Builder
 	for _, j := range s.journal.records[s.shown:] {
-		r := must(DecodeRecord(j[:len(j)-hashSize]))
+		if j[0] == recordVersion1 {
+			j = j[:len(j)-hashSize]
+		}
+		r := must(DecodeRecord(j))
 		fmt.Fprintf(&b, "record %d at %d: %s", r.Seq, r.TimeMillis, r.Verb)
 		if !r.Task.IsZero() {
 			fmt.Fprintf(&b, " %s %s/%s %s %s -> %s attempt=%d", s.label(r.Task), r.Fleet, r.Capability, r.Guarantee, orNone(r.From.String()), r.To, r.Attempt)
 		}
-		for _, f := range []struct{ name, value string }{{"agent", r.Agent}, {"actor", r.Actor}, {"stolen-from", r.StolenFrom}, {"detail", r.Detail}} {
+		for _, f := range []struct{ name, value string }{{"agent", r.Agent}, {"actor", r.Actor}, {"stolen-from", r.StolenFrom}, {"detail", r.Detail},
+			{"approver", r.Approver}, {"session", r.Session}, {"classification", r.Classification}, {"regulations", strings.Join(r.Regulations, ",")},
+			{"pack", r.Pack}, {"evidence", r.Evidence}} {
 			if f.value != "" {
 				fmt.Fprintf(&b, " %s=%q", f.name, f.value)
 			}
@@ -336,6 +343,17 @@ func (s *script) records() string {
 		}
 		if r.ResultDigest != ([32]byte{}) {
 			fmt.Fprintf(&b, " result=%x", r.ResultDigest[:4])
+		}
+		if r.ParamsDigest != ([32]byte{}) {
+			fmt.Fprintf(&b, " params=%x", r.ParamsDigest[:4])
+		}
+		if r.FromLoad|r.ToLoad != 0 {
+			fmt.Fprintf(&b, " loads=%d,%d", r.FromLoad, r.ToLoad)
+		}
+		for i, id := range []TaskID{r.Parent, r.VerifyTask, r.RollbackTask} {
+			if !id.IsZero() {
+				fmt.Fprintf(&b, " %s=%s", []string{"parent", "verify", "rollback"}[i], s.label(id))
+			}
 		}
 		b.WriteString("\n")
 	}

@@ -43,6 +43,7 @@ const (
 	flagEndedRow                        // has a row among the ended ones
 	flagKeyRow                          // its key has a row
 	flagUnused                          // the slot is free
+	flagRelated                         // its spec names a session or a parent
 )
 
 const (

@@ -69,7 +69,7 @@ func NewTasks(shard uint32, cold Cold, appendRecord func([]byte)) *Tasks {
 
 func (t *Tasks) reset() {
 	t.now, t.counts, t.endedSum = 0, [NumStates]uint64{}, 0
-	t.journal.restore(NewChain(t.shard))
+	t.journal.restore(recordVersion1, NewChain(t.shard))
 	t.slab = slab{}
 	t.byID, t.byKey, t.order = newTable(&t.slab, false), newTable(&t.slab, true), order{}
 	t.dirty, t.frozen, t.freeze, t.encoded, t.thawed, t.rows = nil, nil, 1, 0, 0, rows{}
@@ -136,6 +136,11 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.restored(&c)
+	case kindAuditFormat:
+		var c AuditFormat
+		c.read(r)
+		t.whole(r)
+		return t.journal.setFormat(&c, t.index, t.now)
 	default:
 		if r.err == nil && newCommand(k) != nil {
 			return Outcome{Code: Invalid, Detail: "not a command of a task shard"}
@@ -269,6 +274,9 @@ func (t *Tasks) record(e *entry, from, to State) {
 	r.Index, r.TimeMillis = t.index, t.now
 	r.Task, r.Guarantee, r.From, r.To, r.Attempt = e.id, e.guarantee, from, to, e.attempts
 	r.Fleet, r.Capability = e.class.fleet, e.class.capability
+	if t.journal.format != recordVersion1 {
+		t.relate(e, r)
+	}
 	t.journal.write(r)
 }
 

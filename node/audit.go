@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
@@ -67,7 +68,7 @@ func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, f
 			from = place{offset: cur.Offset, head: ledger.Head{Seq: cur.Seq, Hash: [32]byte(cur.After)}}
 		}
 		bad, err := n.walkShard(ctx, shard, from, func(r *ledger.Record, body []byte, at place) bool {
-			if x := renderRecord(r, body, at.head.Hash); selects(&f, &x) {
+			if x := renderRecord(r, body); selects(&f, &x) {
 				fnErr = fn(x, cursor{Kind: "audit", Shard: shard, Seq: at.head.Seq, Offset: at.offset, After: at.head.Hash[:]})
 			}
 			return fnErr == nil
@@ -121,14 +122,29 @@ func (n *core) walkShard(ctx context.Context, shard uint32, from place, fn func(
 	return bad, err
 }
 
+// raiseAuditFormat has a shard that this node leads write its records in the
+// newest version.
+func (n *core) raiseAuditFormat(shard uint32) {
+	var have uint8
+	if shard == controlShard {
+		n.control.view(func(c *ledger.Control) { have = c.AuditVersion() })
+	} else {
+		n.tasks[shard].view(func(t *ledger.Tasks) { have = t.AuditVersion() })
+	}
+	if have < ledger.AuditFormatNow {
+		n.propose(shard, []ledger.Command{&ledger.AuditFormat{Version: ledger.AuditFormatNow}})
+	}
+}
+
 func selects(f *api.AuditFilter, r *api.Record) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	return is(f.AgentID, r.AgentID) && is(f.Verb, r.Verb) && is(f.TaskID, r.TaskID) && is(f.FleetID, r.FleetID) &&
-		is(f.GuaranteeLevel, r.Guarantee) && f.RegulationRef == "" &&
+		is(f.GuaranteeLevel, r.Guarantee) && (f.RegulationRef == "" || slices.Contains(r.RegulationRefs, f.RegulationRef)) &&
 		(f.From.IsZero() || !r.Time.Before(f.From)) && (f.To.IsZero() || r.Time.Before(f.To))
 }
 
-func renderRecord(r *ledger.Record, body []byte, hash [32]byte) api.Record {
+func renderRecord(r *ledger.Record, body []byte) api.Record {
+	hash := ledger.LeafHash(body)
 	x := api.Record{Shard: r.Shard, Seq: r.Seq, Index: r.Index, Time: timeOf(r.TimeMillis), Verb: r.Verb, FleetID: r.Fleet,
 		AgentID: r.Agent, Actor: r.Actor, Epoch: r.Epoch, Attempt: int(r.Attempt),
 		Detail: r.Detail, StolenFrom: r.StolenFrom, Hash: hex.EncodeToString(hash[:]), Bytes: body}
@@ -147,13 +163,26 @@ func renderRecord(r *ledger.Record, body []byte, hash [32]byte) api.Record {
 	if r.StartedMillis != 0 {
 		x.StartedAt = timeOf(r.StartedMillis)
 	}
-	if r.RequestDigest != ([32]byte{}) {
-		x.Request = hex.EncodeToString(r.RequestDigest[:])
-	}
-	if r.ResultDigest != ([32]byte{}) {
-		x.Result = hex.EncodeToString(r.ResultDigest[:])
+	x.Request, x.Result, x.Params = hexDigest(&r.RequestDigest), hexDigest(&r.ResultDigest), hexDigest(&r.ParamsDigest)
+	x.Approver, x.SessionID, x.Classification, x.RegulationRefs = r.Approver, r.Session, r.Classification, r.Regulations
+	x.RulePack, x.Evidence = r.Pack, r.Evidence
+	x.StolenFromLoad, x.StolenToLoad = r.FromLoad, r.ToLoad
+	for _, id := range []struct {
+		to *string
+		id ledger.TaskID
+	}{{&x.ParentTaskID, r.Parent}, {&x.VerifyTaskID, r.VerifyTask}, {&x.RollbackTaskID, r.RollbackTask}} {
+		if !id.id.IsZero() {
+			*id.to = id.id.String()
+		}
 	}
 	return x
+}
+
+func hexDigest(h *[32]byte) string {
+	if *h == ([32]byte{}) {
+		return ""
+	}
+	return hex.EncodeToString(h[:])
 }
 
 func stateName(s ledger.State) string {

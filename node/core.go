@@ -182,6 +182,7 @@ func (n *core) onLead(shard uint32, term uint64) {
 	} else {
 		n.background(func() { n.openDesk(shard, term) })
 	}
+	n.background(func() { n.raiseAuditFormat(shard) })
 	n.leaders.set(shard, n.id.RaftID)
 }
 

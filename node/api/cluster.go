@@ -113,8 +113,22 @@ type Record struct {
 	StolenFrom string    `json:"stolen_from,omitempty"`
 	Request    string    `json:"request_digest,omitempty" doc:"Hex SHA-256"`
 	Result     string    `json:"result_digest,omitempty" doc:"Hex SHA-256"`
-	Hash       string    `json:"hash" doc:"Hex SHA-256 chain value after this record"`
-	Bytes      []byte    `json:"bytes,omitempty" doc:"export: the canonical bytes the hash covers, base64"`
+
+	Params         string   `json:"params_digest,omitempty" doc:"Hex SHA-256"`
+	Approver       string   `json:"approver,omitempty"`
+	SessionID      string   `json:"session_id,omitempty"`
+	ParentTaskID   string   `json:"parent_task_id,omitempty"`
+	VerifyTaskID   string   `json:"verify_task_id,omitempty"`
+	RollbackTaskID string   `json:"rollback_task_id,omitempty"`
+	Classification string   `json:"data_classification,omitempty"`
+	RegulationRefs []string `json:"regulation_refs,omitempty"`
+	RulePack       string   `json:"rule_pack,omitempty" doc:"id@version"`
+	Evidence       string   `json:"evidence,omitempty"`
+	StolenFromLoad uint32   `json:"stolen_from_load_thousandths,omitempty"`
+	StolenToLoad   uint32   `json:"stolen_to_load_thousandths,omitempty"`
+
+	Hash  string `json:"hash" doc:"Hex hash of the record as a leaf of the shard's Merkle tree: SHA-256 of a zero byte and its canonical bytes (RFC 6962)"`
+	Bytes []byte `json:"bytes,omitempty" doc:"export: the canonical bytes, base64"`
 }
 
 // RecordPage is one page of records in shard, sequence order.
