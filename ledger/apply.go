@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"unicode/utf8"
 )
@@ -16,6 +17,12 @@ func (t *Tasks) submit(r *reader) Outcome {
 	t.whole(r)
 	if o := t.admissible(id, &v); o.Code != OK {
 		return o
+	}
+	switch { // they need terms: see Declare
+	case v.guarantee == ExactlyOnce:
+		return Outcome{Code: NotYetSupported, ID: id, Detail: "guarantee exactly_once"}
+	case len(v.after) > 0:
+		return Outcome{Code: NotYetSupported, ID: id, Detail: "after (dependencies)"}
 	}
 	var key [16]byte
 	if len(v.key) > 0 {
@@ -82,10 +89,6 @@ func (t *Tasks) admissible(id TaskID, v *specView) Outcome {
 		bad = "the lease time is not positive"
 	case v.deadline < 0 || v.notBefore < 0:
 		bad = "a time is before 1970"
-	case v.guarantee == ExactlyOnce:
-		return Outcome{Code: NotYetSupported, ID: id, Detail: "guarantee exactly_once"}
-	case len(v.after) > 0:
-		return Outcome{Code: NotYetSupported, ID: id, Detail: "after (dependencies)"}
 	}
 	if bad != "" {
 		return Outcome{Code: Invalid, ID: id, Detail: bad}
@@ -99,6 +102,7 @@ type claim struct {
 	agent, node string
 	epoch       uint64
 	as          ending
+	result      []byte // complete
 }
 
 // claimed finds the task of a claim and says whether it stands. If e is nil
@@ -111,8 +115,17 @@ func (t *Tasks) claimed(id TaskID, c claim) (uint32, *entry, Outcome) {
 	switch {
 	case e == nil:
 		return 0, nil, Outcome{Code: NotFound, ID: id}
-	case e.ended == c.as && e.epoch == c.epoch && e.agent == c.agent:
+	case e.open() && e.epoch == c.epoch && e.agent == c.agent:
+		return i, e, Outcome{}
+	case c.as != endNone && e.ended == c.as && e.epoch == c.epoch && e.agent == c.agent:
+		if e.x != nil && c.as == endCompleted && !bytes.Equal(e.result, c.result) {
+			return 0, nil, t.refuse(e, ResultDiffers, c)
+		}
 		return 0, nil, e.outcome(OK, true)
+	case e.x != nil && e.logged() && c.epoch > e.epoch:
+		return 0, nil, t.refuse(e, StaleLease, c) // the log gives these epochs: nobody was given that one
+	case e.x != nil && (e.state == StateAwaitingApproval || len(e.x.Waits) > 0):
+		return 0, nil, t.refuse(e, BadState, c) // nobody can hold it yet
 	case c.epoch <= e.epoch:
 		return 0, nil, t.refuse(e, StaleLease, c)
 	case e.state.Terminal():
@@ -129,15 +142,21 @@ func (t *Tasks) refuse(e *entry, code Code, c claim) Outcome {
 }
 
 func (t *Tasks) complete(c *Complete) Outcome {
-	i, e, o := t.claimed(c.ID, claim{verb: VerbComplete, agent: c.Agent, node: c.Node, epoch: c.Epoch, as: endCompleted})
+	i, e, o := t.claimed(c.ID, claim{verb: VerbComplete, agent: c.Agent, node: c.Node, epoch: c.Epoch, as: endCompleted, result: c.Result})
 	if e == nil {
 		return o
+	}
+	if e.x != nil {
+		t.settle(e)
 	}
 	t.endAttempt(e, c.Agent, c.Epoch, endCompleted)
 	e.result, e.err, e.notBefore = clone(c.Result), "", 0
 	t.rec = Record{Verb: VerbComplete, Agent: c.Agent, Actor: c.Node, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
 		StartedMillis: c.StartedMillis, StolenFrom: cut(c.StolenFrom, maxNameBytes), ResultDigest: digest(c.Result)}
 	t.move(i, e, StateCompleted, true)
+	if e.x != nil && e.x.Undo {
+		t.undo(i, e, "", "its session is rolled back")
+	}
 	return e.outcome(OK, false)
 }
 
@@ -154,7 +173,7 @@ func (t *Tasks) fail(c *Fail) Outcome {
 	t.rec = Record{Verb: VerbFail, Agent: c.Agent, Actor: c.Node, Epoch: c.Epoch, AssignedMillis: c.AssignedMillis,
 		StartedMillis: c.StartedMillis, StolenFrom: cut(c.StolenFrom, maxNameBytes), ResultDigest: digest(c.Result),
 		Detail: t.errorDetail(c.Error)}
-	t.move(i, e, t.afterFailure(e, c.Retryable), true)
+	t.failed(i, e, t.afterFailure(e, c.Retryable), true)
 	return e.outcome(OK, false)
 }
 
@@ -165,6 +184,8 @@ func (t *Tasks) expire(c *Expire) Outcome {
 		return Outcome{Code: Invalid, ID: c.ID, Detail: "no such reason, or the agent's name is too long"}
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
+	case e.x != nil && e.logged():
+		return t.expireLogged(i, e, c)
 	case e.state.Terminal() || c.Epoch <= e.epoch:
 		return e.outcome(NotDue, false)
 	}
@@ -227,12 +248,13 @@ func (t *Tasks) due(id TaskID) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: id}
-	case e.state != StateSubmitted || e.notBefore > t.now:
+	case e.state != StateSubmitted || e.notBefore > t.now || e.x != nil && len(e.x.Waits) > 0:
 		return e.outcome(NotDue, false)
 	}
-	e.notBefore, e.ready = 0, t.now
+	e.notBefore = 0
+	to := t.gate(e)
 	t.rec = Record{Verb: VerbDue}
-	t.move(i, e, StateReady, false)
+	t.move(i, e, to, false)
 	return e.outcome(OK, false)
 }
 
@@ -241,10 +263,14 @@ func (t *Tasks) timeout(id TaskID) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: id}
-	case e.state.Terminal() || e.deadline == 0 || e.deadline > t.now:
+	case e.state.Terminal() || e.deadline == 0 || e.deadline > t.now || e.state == StateUnknown || e.state == StateRollingBack:
 		return e.outcome(NotDue, false)
+	case e.state == StateRunning && e.guarantee == ExactlyOnce:
+		t.rec = Record{Verb: VerbTimeout, Agent: e.agent, Epoch: e.epoch}
+		return t.doubt(i, e, "the deadline passed while it ran")
 	}
 	e.notBefore = 0
+	e.close()
 	t.rec = Record{Verb: VerbTimeout}
 	t.move(i, e, StateTimedOut, false)
 	return e.outcome(OK, false)
@@ -260,10 +286,15 @@ func (t *Tasks) cancel(c *Cancel) Outcome {
 		return Outcome{Code: NotFound, ID: c.ID}
 	case e.state == StateCancelled:
 		return e.outcome(OK, true)
-	case e.state.Terminal():
+	case e.state.Terminal() || e.state == StateUnknown || e.state == StateRollingBack:
 		return e.outcome(BadState, false)
+	case e.state == StateRunning && e.guarantee == ExactlyOnce:
+		e.x.Cancel = true
+		t.rec = Record{Verb: VerbCancel, Actor: c.By, Agent: e.agent, Epoch: e.epoch, Detail: cut(c.Reason, maxDetailBytes)}
+		return t.doubt(i, e, "cancelled while it ran")
 	}
 	e.notBefore = 0
+	e.close()
 	if c.Reason != "" {
 		e.err = c.Reason
 	}
@@ -280,18 +311,22 @@ func (t *Tasks) retry(c *Retry) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
-	case e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled:
+	case e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled, e.x != nil && (e.x.Stuck || e.x.Role == RoleSaga):
 		return e.outcome(BadState, false)
 	}
 	if i == 0 { // it had left memory
 		i, e = t.keep(e)
 	}
-	e.attempts, e.result, e.notBefore, e.ready = 0, nil, 0, t.now
+	e.attempts, e.result, e.notBefore = 0, nil, 0
 	if e.deadline <= t.now {
 		e.deadline = 0
 	}
+	if e.x != nil {
+		e.x.Approvals, e.x.Waits, e.x.Cancel, e.x.Undo = nil, nil, false, false // what was approved has ended
+	}
+	to := t.gate(e)
 	t.rec = Record{Verb: VerbRetry, Actor: c.By}
-	t.move(i, e, StateReady, false)
+	t.move(i, e, to, false)
 	return e.outcome(OK, false)
 }
 

@@ -18,6 +18,7 @@ func (t *Tasks) BeginFreeze() (meta []byte) {
 	if t.encoded < len(t.frozen) {
 		panic("ledger: invariant: a Freeze begins while the last one is not taken whole")
 	}
+	t.freezeExtras()
 	if len(t.frozen) == 0 {
 		t.frozen, t.dirty = t.dirty, t.frozen
 	} else { // the Freeze before was never thawed
@@ -193,7 +194,10 @@ func (t *Tasks) restore(meta []byte) error {
 		}
 		return bad == nil
 	})
-	return firstError(err, bad)
+	if err = firstError(err, bad); err != nil {
+		return err
+	}
+	return t.restoreExtras()
 }
 
 func checkRowKey(key []byte) error {

@@ -46,6 +46,7 @@ func fullCommands() []Command {
 			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
 		&AuditFormat{Version: 2},
 	}
+	full = append(full, fullTxnCommands(id, parent, spec)...)
 	for _, c := range full[:len(full):len(full)] {
 		full = append(full, newCommand(c.kind()))
 	}

@@ -87,7 +87,7 @@ func newCommand(k kind) Command {
 	case kindClusterRestored:
 		return new(ClusterRestored)
 	}
-	return nil
+	return newTxnCommand(k)
 }
 
 // DecodeCommand reads one encoded command that fills b. Nothing of b is kept.

@@ -4,8 +4,8 @@
 // It is the state machine behind every shard: [Tasks] behind a task shard,
 // [Control] behind the control shard. [Tasks.Apply] takes one [Command] of the
 // replicated log with the time its proposer stamped; it changes typed memory,
-// appends at most one audit [Record] to the shard's hash chain, and returns an
-// [Outcome] and the [Event] that follows. The same log gives the same state,
+// appends an audit [Record] for each change to the shard's hash chain, and
+// returns an [Outcome] and the [Event]s that follow. The same log gives the same state,
 // the same outcomes and the same bytes on every replica, for ever.
 //
 // # Life cycle
@@ -50,16 +50,22 @@
 // the checkpoint out of a submit's way: a read per submit cost 40 % of the
 // throughput. A write per command costs more still: 2 µs a key and replica.
 //
-// # What it does not do
+// # Transactions
 //
-// Assignment, start and renewal of leases are not in the log: the shard's
-// leader keeps them in memory and the ledger sees a task as ready until its
-// attempt ends. Dependencies, approvals, exactly_once, key retention and
-// archives are refused (not_yet_supported) or absent.
+// A task with terms comes by [Declare]: see [Terms] and [Txn]. Its leases are
+// in the log if it is exactly_once or self-leased ([Lease]; the ledger makes
+// the epoch), those of others are the shard leader's, who ends an attempt with
+// its epoch and the ledger sees such a task as ready until then. A declared
+// task whose holder disappears is unknown, never ready (doubt.go says what
+// follows); verify and rollback are tasks that the ledger makes itself, in the
+// same shard. What concerns other shards (dependencies, steps of a saga) is a
+// [Letter] in the state, delivered by the leader until acknowledged. A task
+// can wait only for tasks that are there: dependencies form no cycle.
 //
 // # Files
 //
 //	apply.go       what each command does to a task: read this first
+//	declare.go, doubt.go, links.go  transactions           answer.go  the JSON that is read and written here
 //	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
 //	command.go     the commands and their encoding         spec.go, wire.go  the primitives
 //	record2.go     the audit record, to the byte           chain.go, record.go   version 1 and its hash chain

@@ -204,7 +204,7 @@ func (t *Tasks) Summary() uint64 {
 	for _, c := range t.counts {
 		h = mix(h, c)
 	}
-	return h
+	return t.digestExtras(h)
 }
 
 // Digest hashes the logical state: equal on all replicas that have applied

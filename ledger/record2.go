@@ -256,9 +256,14 @@ func (r *Record) bound() {
 	}
 }
 
-// relate adds the task's session and parent, which stand in its spec. Tasks
-// that have neither, most of them, are not decoded for it.
+// relate adds the task's session and parent, which stand in its spec, and what
+// a transaction has. Tasks that have none of it, most of them, are not decoded
+// for it.
 func (t *Tasks) relate(e *entry, r *Record) {
+	if x := e.x; x != nil {
+		r.VerifyTask, r.RollbackTask = x.Verify, x.Rollback
+		r.Classification, r.Regulations, r.Pack = x.Terms.Classification, x.Terms.Regulations, x.Terms.Pack
+	}
 	if e.flags&flagRelated == 0 {
 		return
 	}

@@ -34,7 +34,7 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 		}
 		var c Command
 		agent, epoch := fmt.Sprintf("w%d", r.IntN(3)), uint64(r.IntN(6))
-		switch k := r.IntN(16); k {
+		switch k := r.IntN(26); k {
 		case 0, 1, 2, 3:
 			s := testSpec()
 			s.Fleet, s.Action, s.Priority = fmt.Sprintf("f%d", r.IntN(2)), []string{"vet", "lint"}[r.IntN(2)], Priority(r.IntN(5))
@@ -72,6 +72,11 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:
 			c = &Refused{ID: pick(), Agent: agent, Epoch: epoch, Verb: "renew", Code: StaleLease}
+		default:
+			c = randomTxn(r, pick, agent, now)
+			if d, ok := c.(*Declare); ok {
+				ids = append(ids, d.ID)
+			}
 		}
 		if i == n/2 { // half of the records are of version 1
 			c = &AuditFormat{Version: AuditFormatNow}
@@ -288,10 +293,69 @@ func follow(t *testing.T, lives map[TaskID]*life, e Event) {
 	switch {
 	case e.From != l.state:
 		t.Fatalf("%s: leaves %s, was in %s", e.ID, e.From, l.state)
-	case l.state.Terminal() && e.State != StateReady || l.state == StateCompleted:
+	case l.state.Terminal() && !follows(l.state, &e):
 		t.Fatalf("%s: from %s to %s", e.ID, l.state, e.State)
-	case e.Agent != "" && e.Epoch <= l.epoch || e.Epoch < l.epoch:
+	case e.Agent != "" && e.Epoch <= l.epoch && !e.Logged && (l.state == StateReady || l.state == StateSubmitted) || e.Epoch < l.epoch:
 		t.Fatalf("%s: epoch %d after %d", e.ID, e.Epoch, l.epoch)
 	}
 	l.state, l.epoch = e.State, e.Epoch
+}
+
+// follows says whether a task may leave a terminal state that way: by a retry,
+// or because it is rolled back, or its failed rollback is settled.
+func follows(from State, e *Event) bool {
+	switch from {
+	case StateCompleted:
+		return e.State == StateRollingBack
+	case StateFailed:
+		return e.State == StateReady || e.State == StateAwaitingApproval || e.State == StateRollingBack || e.State == StateRolledBack || e.State == StateCompleted
+	case StateCancelled, StateTimedOut:
+		return e.State == StateReady || e.State == StateAwaitingApproval
+	}
+	return false
+}
+
+// randomTxn makes a command of transactions.
+func randomTxn(r *rand.Rand, pick func() TaskID, agent string, now int64) Command {
+	by := fmt.Sprintf("p%d", r.IntN(4))
+	epoch := uint64(1<<EpochTermShift + 1 + r.IntN(4))
+	switch r.IntN(14) {
+	case 0, 1, 2, 3:
+		s := testSpec()
+		s.Guarantee, s.Key, s.Session = []Guarantee{AtLeastOnce, ExactlyOnce, ExactlyOnce}[r.IntN(3)], fmt.Sprintf("x%d", r.Uint64()%100_000), fmt.Sprintf("s%d", r.IntN(5))
+		s.Retry = RetryPolicy{MaxRetries: uint32(r.IntN(2))}
+		m := Terms{Self: r.IntN(2) == 0, Approvers: uint32(max(r.IntN(4)-2, 0)), Verify: Hook{Action: "check", Target: "x"}, SkipDependents: r.IntN(2) == 0}
+		if r.IntN(2) == 0 {
+			m.Rollback = Hook{Action: "undo", Target: "x", MaxRetries: 1}
+			m.OnUnknown, m.OnFailure, m.OnFailureAll = r.IntN(2) == 0, r.IntN(3) == 0, r.IntN(3) == 0
+		}
+		if r.IntN(3) == 0 {
+			s.After = []TaskID{pick(), NewTaskID(2, now, r.Uint64())}[r.IntN(2):]
+		}
+		if r.IntN(4) == 0 {
+			s.DeadlineMillis = now + r.Int64N(3000)
+		}
+		d := &Declare{ID: NewTaskID(1, now-r.Int64N(2000), r.Uint64()), RequestHash: DeclareHash(&s, &m), Spec: s, Terms: m, Agent: agent, Instance: fmt.Sprint(r.IntN(2))}
+		return d
+	case 4:
+		return &Lease{ID: pick(), Agent: agent, Node: "n1"}
+	case 5:
+		return &Complete{ID: pick(), Agent: agent, Epoch: epoch, Result: []byte([]string{`true`, `false`, `null`}[r.IntN(3)])}
+	case 6:
+		return &Expire{ID: pick(), Agent: agent, Epoch: epoch}
+	case 7:
+		return &Decide{ID: pick(), By: by, Reject: r.IntN(6) == 0, Reason: "r"}
+	case 8:
+		return &Resolve{ID: pick(), By: by, As: Resolution(1 + r.IntN(3)), Evidence: "e"}
+	case 9:
+		return &Attach{ID: pick(), Agent: agent, Epoch: epoch, State: []byte(`{}`), Snapshot: r.IntN(2) == 0}
+	case 10:
+		return &Rollback{ID: pick(), By: by}
+	case 11:
+		return &Saga{ID: NewTaskID(1, now, r.Uint64()), Fleet: "default", Session: "s1", Steps: []TaskID{pick(), pick(), NewTaskID(2, now, 1), pick()}[r.IntN(3):], By: by}
+	case 12:
+		return []Command{&Ack{Seqs: []uint64{uint64(r.IntN(50))}}, &Doubt{ID: pick(), Agent: agent, Epoch: epoch}, &Watch{ID: pick(), Dependent: NewTaskID(2, now, 5)},
+			&Release{ID: pick(), Agent: agent, Epoch: epoch}, &Hold{ID: pick(), Approvers: 1}}[r.IntN(5)]
+	}
+	return &Fail{ID: pick(), Agent: agent, Epoch: epoch, Retryable: r.IntN(2) == 0}
 }

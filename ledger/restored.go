@@ -75,10 +75,11 @@ func (t *Tasks) restored(c *ClusterRestored) Outcome {
 	}
 	t.rec = Record{Verb: VerbClusterRestored, Detail: c.detail()}
 	t.recordShard()
+	var doubtful []TaskID
 	for w := t.order.from(TaskID{}); ; w.next() {
 		it, ok := w.peek()
 		if !ok {
-			return Outcome{}
+			break
 		}
 		e := t.held(it.place)
 		if e.state.Terminal() || e.epoch >= c.EpochFloor {
@@ -89,10 +90,17 @@ func (t *Tasks) restored(c *ClusterRestored) Outcome {
 			e.err = "the cluster was restored while it was performed"
 			t.rec = Record{Verb: VerbClusterRestored, Agent: e.agent, Epoch: c.EpochFloor, Detail: e.err}
 			t.move(it.place, e, StateUnknown, false)
+			doubtful = append(doubtful, e.id)
 			continue
 		}
 		t.touch(it.place, e)
 	}
+	for _, id := range doubtful {
+		if i, e := t.find(id); e.x != nil {
+			t.inquire(i, e)
+		}
+	}
+	return Outcome{}
 }
 
 // recordShard writes a record about no task.

@@ -14,14 +14,16 @@ import (
 // A task's row, version 1: version u8, state u8, ending u8, has-key u8, the
 // key hash if so, request hash 32 bytes, epoch, attempts, then the times
 // created, updated, completed, not-before, ready, deadline (signed numbers),
-// agent, error (text), result, spec (byte strings).
+// agent, error (text), result, spec (byte strings). Version 2, of a task that
+// is more than a plain one, has its transaction ([Txn]) behind that.
 const (
 	prefixOpen  = 'o'
 	prefixEnded = 'e'
 	prefixKey   = 'k'
 
-	rowVersion = 1
-	rowKeySize = 1 + 16
+	rowVersion    = 1
+	rowVersionTxn = 2 // followed by the transaction, a byte string
+	rowKeySize    = 1 + 16
 	// rowFixedBytes is no less than a row takes beside its text and byte
 	// strings: 4 + 16 + 32 + 10 + 5 + 6×10 + 4×5.
 	rowFixedBytes = 147
@@ -36,11 +38,19 @@ func keyKey(key *[16]byte) []byte         { return appendRowKey(nil, prefixKey, 
 func prefixRange(p byte) ([]byte, []byte) { return []byte{p}, []byte{p + 1} }
 
 func (e *entry) rowSize() int {
-	return rowFixedBytes + len(e.agent) + len(e.err) + len(e.result) + len(e.spec)
+	n := rowFixedBytes + len(e.agent) + len(e.err) + len(e.result) + len(e.spec)
+	if x := e.x; x != nil {
+		n += len(x.Saved.State) + len(x.Terms.Snapshot) + len(x.Terms.Verify.Input) + len(x.Terms.Rollback.Input) + 512
+	}
+	return n
 }
 
 func (e *entry) appendRow(dst []byte) []byte {
-	dst = append(dst, rowVersion, uint8(e.state), uint8(e.ended))
+	version := uint8(rowVersion)
+	if e.x != nil {
+		version = rowVersionTxn
+	}
+	dst = append(dst, version, uint8(e.state), uint8(e.ended))
 	if e.key == ([16]byte{}) {
 		dst = append(dst, 0)
 	} else {
@@ -57,8 +67,11 @@ func (e *entry) appendRow(dst []byte) []byte {
 	dst = appendInt(dst, e.deadline)
 	dst = appendString(dst, e.agent)
 	dst = appendString(dst, e.err)
-	dst = appendBytes(dst, e.result)
-	return appendBytes(dst, e.spec)
+	dst = appendBytes(appendBytes(dst, e.result), e.spec)
+	if e.x != nil {
+		dst = appendBytes(dst, e.x.append(nil))
+	}
+	return dst
 }
 
 // row is a decoded row: an entry whose text still points into the row.
@@ -70,8 +83,9 @@ type row struct {
 
 func (w *row) decode(id TaskID, b []byte) error {
 	r := newReader(b)
-	if v := r.u8(); r.err == nil && v != rowVersion {
-		r.fail(fmt.Sprintf("row version %d is not known", v))
+	version := r.u8()
+	if r.err == nil && version != rowVersion && version != rowVersionTxn {
+		r.fail(fmt.Sprintf("row version %d is not known", version))
 	}
 	e := &w.e
 	*e = entry{id: id, state: State(r.u8()), ended: ending(r.u8())}
@@ -86,6 +100,10 @@ func (w *row) decode(id TaskID, b []byte) error {
 	e.notBefore, e.ready, e.deadline = r.int(), r.int(), r.int()
 	w.agent, w.err, e.result = r.view(), r.view(), r.view()
 	e.spec = r.view()
+	var txn []byte
+	if version == rowVersionTxn {
+		txn = r.view()
+	}
 	if e.state == 0 || e.state >= stateEnd || e.ended >= endingEnd {
 		r.fail("no such state")
 	}
@@ -94,6 +112,9 @@ func (w *row) decode(id TaskID, b []byte) error {
 		s := newReader(e.spec)
 		w.v.read(&s)
 		err = s.end()
+	}
+	if err == nil && version == rowVersionTxn {
+		e.x, err = decodeTxn(txn)
 	}
 	if err != nil {
 		return fmt.Errorf("row of task %s: %w", id, err)
@@ -128,7 +149,7 @@ func (e *entry) task(s Spec) Task {
 	s.DeadlineMillis = e.deadline
 	return Task{ID: e.id, Spec: s, RequestHash: e.request, State: e.state, Epoch: e.epoch, Attempts: e.attempts, Agent: e.agent,
 		Result: e.result, Error: e.err, CreatedMillis: e.created, UpdatedMillis: e.updated, CompletedMillis: e.completed,
-		NotBeforeMillis: e.notBefore, ReadyMillis: e.ready}
+		NotBeforeMillis: e.notBefore, ReadyMillis: e.ready, Txn: e.x.copy()}
 }
 
 // Meta of version 2 has the version of the audit records behind its own, and

@@ -33,6 +33,7 @@ func TestTasksScripts(t *testing.T) {
 			s.parse(d)
 			out := s.run(t, d.Cmd)
 			checkInvariants(t, s.tasks)
+			out = s.named(out)
 			return longRuns.ReplaceAllStringFunc(out, func(m string) string { return fmt.Sprintf("<%d x>", len(m)) })
 		})
 		checkChain(t, 1, s.journal.records, s.tasks.Head())
@@ -94,18 +95,39 @@ func (s *script) text(name, otherwise string) string {
 	return otherwise
 }
 
-// id makes a label's task ID: a is 1, b is 2, …
-func (s *script) id() TaskID { return s.idOf(s.args["id"]) }
+// id makes a label's task ID: a is 1, b is 2, …; a longer one was given by
+// the script when the ledger made the task.
+func (s *script) id() TaskID {
+	for id, l := range s.labels {
+		if l == s.args["id"] {
+			return id
+		}
+	}
+	return s.idOf(s.args["id"])
+}
 
 func (s *script) idOf(label string) TaskID {
-	n := int64(label[0]-'a') + 1
-	id := NewTaskID(uint32(s.num("shard", 1)), 1000+n, uint64(n))
+	n, shard := int64(label[0]-'a')+1, uint32(s.num("shard", 1))
+	if _, other, ok := strings.Cut(label, "@"); ok { // a task of another shard
+		shard = uint32(must(strconv.Atoi(other)))
+	}
+	id := NewTaskID(shard, 1000+n, uint64(n))
 	s.labels[id] = label
 	return id
 }
 
 func (s *script) label(id TaskID) string {
 	if l, ok := s.labels[id]; ok {
+		return l
+	}
+	if t, ok, _ := s.tasks.Task(id); ok && t.Txn != nil && t.Txn.Role != RoleNone { // made by the ledger
+		l := fmt.Sprintf("%s-of-%s", t.Txn.Role, s.label(t.Txn.Of))
+		for _, known := range s.labels {
+			if known == l {
+				l += "-again"
+			}
+		}
+		s.labels[id] = l
 		return l
 	}
 	return id.String()
@@ -134,7 +156,7 @@ func (s *script) spec() Spec {
 		p.Input = []byte(v)
 	}
 	if v := s.text("after", ""); v != "" {
-		p.After = []TaskID{s.idOf(v)}
+		p.After = s.ids(v)
 	}
 	return p
 }
@@ -170,13 +192,13 @@ func (s *script) command(name string) Command {
 	case "agent-deregister":
 		return &AgentDeregister{ID: agent}
 	}
-	return nil
+	return s.txnCommand(name, id, agent, epoch)
 }
 
 func (s *script) run(t *testing.T, cmd string) string {
 	if c := s.command(cmd); c != nil {
 		s.index++
-		o, events := s.tasks.Apply(At{Index: s.index, Term: 1, TimeMillis: s.now}, c.Append(nil), nil)
+		o, events := s.tasks.Apply(At{Index: s.index, Term: uint64(s.num("term", 0)), TimeMillis: s.now}, c.Append(nil), nil)
 		return s.answer(o, events)
 	}
 	switch cmd {
@@ -192,6 +214,14 @@ func (s *script) run(t *testing.T, cmd string) string {
 			s.tasks.Thaw()
 		}
 		return out + s.memory()
+	case "outbox":
+		return s.letters()
+	case "stuck":
+		var b strings.Builder
+		for _, id := range s.tasks.Stuck() {
+			fmt.Fprintln(&b, s.label(id))
+		}
+		return b.String()
 	case "thaw":
 		s.tasks.Thaw()
 		return s.memory()
@@ -240,9 +270,17 @@ func (s *script) rows(puts []KV, deletes [][]byte) string {
 		return string(k[:1]) + " " + s.label(TaskID(k[1:]))
 	}
 	for _, kv := range puts {
+		if kv.Key[0] == prefixLetter {
+			fmt.Fprintf(&b, "put letter %d\n", kv.Key[16])
+			continue
+		}
 		fmt.Fprintf(&b, "put %s\n", name(kv.Key))
 	}
 	for _, k := range deletes {
+		if k[0] == prefixLetter {
+			fmt.Fprintf(&b, "delete letter %d\n", k[16])
+			continue
+		}
 		fmt.Fprintf(&b, "delete %s\n", name(k))
 	}
 	return b.String()
@@ -251,7 +289,7 @@ func (s *script) rows(puts []KV, deletes [][]byte) string {
 func (s *script) task(v *Task) string {
 	return fmt.Sprintf("%s %s epoch=%d attempts=%d agent=%q result=%s error=%q key=%q deadline=%d\n  created=%d updated=%d completed=%d not-before=%d ready=%d\n",
 		s.label(v.ID), v.State, v.Epoch, v.Attempts, v.Agent, v.Result, v.Error, v.Spec.Key, v.Spec.DeadlineMillis,
-		v.CreatedMillis, v.UpdatedMillis, v.CompletedMillis, v.NotBeforeMillis, v.ReadyMillis)
+		v.CreatedMillis, v.UpdatedMillis, v.CompletedMillis, v.NotBeforeMillis, v.ReadyMillis) + s.txn(v.Txn)
 }
 
 func (s *script) list() string {
@@ -293,6 +331,9 @@ func (s *script) answer(o Outcome, events []Event) string {
 		fmt.Fprintf(&b, ": %s", o.Detail)
 	}
 	b.WriteString("\n")
+	for _, e := range events {
+		s.label(e.ID)
+	}
 	b.WriteString(s.records())
 	for _, e := range events {
 		fmt.Fprintf(&b, "event %s %s -> %s attempts=%d epoch=%d agent=%q settled=%v not-before=%d ready=%d\n", s.label(e.ID), orNone(e.From.String()), e.State,

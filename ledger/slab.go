@@ -9,7 +9,8 @@ type entry struct {
 	spec    []byte // canonical, as submitted; never changed, so readers may keep it
 	result  []byte // likewise
 	err     string
-	agent   string // of the last attempt
+	agent   string // of the last attempt, or who holds the replicated lease
+	x       *Txn   // what a plain task does not have; nil: it is one
 
 	epoch                               uint64
 	created, updated, completed         int64
@@ -33,6 +34,7 @@ const (
 	endCompleted
 	endFailed
 	endExpired
+	endSettled // by somebody else than the holder
 	endingEnd
 )
 

@@ -46,6 +46,7 @@ type Task struct {
 	CompletedMillis int64  // of the end; 0: not ended
 	NotBeforeMillis int64  // submitted: becomes ready then
 	ReadyMillis     int64  // when it last became ready; 0: never
+	Txn             *Txn   // what a plain task does not have; nil: it is one
 }
 
 // Brief is what a scheduler needs of a task: a copy, with nothing of the
@@ -64,14 +65,9 @@ type Brief struct {
 	DeadlineMillis  int64
 	CreatedMillis   int64
 	ReadyMillis     int64
-}
-
-// Brief is the task in short.
-func (t *Task) Brief() Brief {
-	return Brief{ID: t.ID, Fleet: t.Spec.Fleet, Capability: t.Spec.Action + ":" + t.Spec.Target, State: t.State,
-		Priority: t.Spec.Priority, Guarantee: t.Spec.Guarantee, Attempts: t.Attempts, Epoch: t.Epoch,
-		LeaseMillis: t.Spec.LeaseMillis, NotBeforeMillis: t.NotBeforeMillis, DeadlineMillis: t.Spec.DeadlineMillis,
-		CreatedMillis: t.CreatedMillis, ReadyMillis: t.ReadyMillis}
+	Logged          bool   // its leases are in the log
+	Self            bool   // performed by who declares it: not the scheduler's
+	Holder          string // running or unknown: who holds (held) Epoch
 }
 
 // Event says that a task was created or changed: Brief is the task after it.

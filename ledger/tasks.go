@@ -42,7 +42,13 @@ type Tasks struct {
 	restoredMillis int64 // greatest ID time among rows of ended tasks, at Restore
 	coldMillis     int64 // the same, now
 
+	outbox outbox   // letters to other shards, until acknowledged
+	stuck  []TaskID // whose rollback failed, until somebody settles them; ascending
+	extras []extra  // rows of the two changed since the last Freeze
+	todo   []TaskID // ended by this command: who hears of it is still to be told
+
 	index   uint64 // of the entry being applied
+	term    uint64 // its
 	events  []Event
 	scratch entry // an ended task read from the checkpoint
 	rec     Record
@@ -74,15 +80,22 @@ func (t *Tasks) reset() {
 	t.byID, t.byKey, t.order = newTable(&t.slab, false), newTable(&t.slab, true), order{}
 	t.dirty, t.frozen, t.freeze, t.encoded, t.thawed, t.rows = nil, nil, 1, 0, 0, rows{}
 	t.oldKeys, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, bloom{}, 0, 0
+	t.outbox, t.stuck, t.extras = outbox{}, nil, nil
 }
 
 // Apply decides about one command of the log and changes the state. Events
 // are appended to events. A command that can't be decoded, or a checkpoint
 // that can't be read, is a panic: this replica can't go on.
 func (t *Tasks) Apply(at At, cmd []byte, events []Event) (Outcome, []Event) {
-	t.now, t.index, t.events = max(t.now, at.TimeMillis), at.Index, events
+	t.now, t.index, t.term, t.events = max(t.now, at.TimeMillis), at.Index, at.Term, events
 	r := reader{b: cmd, size: len(cmd), alias: true, names: t.names}
 	o := t.decide(&r)
+	for len(t.todo) > 0 {
+		id := t.todo[0]
+		t.todo = t.todo[1:]
+		t.ended(id)
+	}
+	t.todo = t.todo[:0]
 	events, t.events = t.events, nil
 	return o, events
 }
@@ -142,6 +155,9 @@ func (t *Tasks) decide(r *reader) Outcome {
 		t.whole(r)
 		return t.journal.setFormat(&c, t.index, t.now)
 	default:
+		if r.err == nil && newTxnCommand(k) != nil {
+			return t.decideTxn(k, r)
+		}
 		if r.err == nil && newCommand(k) != nil {
 			return Outcome{Code: Invalid, Detail: "not a command of a task shard"}
 		}
@@ -265,6 +281,9 @@ func (t *Tasks) move(i uint32, e *entry, to State, settled bool) {
 	}
 	t.touch(i, e)
 	t.record(e, from, to)
+	if e.x != nil && to.Terminal() {
+		t.todo = append(t.todo, e.id)
+	}
 	t.events = append(t.events, Event{Brief: e.brief(), From: from, Index: t.index, Agent: t.rec.Agent, Settled: settled})
 }
 
@@ -287,9 +306,19 @@ func (e *entry) sum() uint64 {
 }
 
 func (e *entry) brief() Brief {
-	return Brief{ID: e.id, Fleet: e.class.fleet, Capability: e.class.capability, State: e.state, Priority: e.priority,
+	b := Brief{ID: e.id, Fleet: e.class.fleet, Capability: e.class.capability, State: e.state, Priority: e.priority,
 		Guarantee: e.guarantee, Attempts: e.attempts, Epoch: e.epoch, LeaseMillis: e.leaseMs, NotBeforeMillis: e.notBefore,
 		DeadlineMillis: e.deadline, CreatedMillis: e.created, ReadyMillis: e.ready}
+	if e.x != nil {
+		b.Self, b.Logged = e.x.Terms.Self, e.logged()
+		if e.open() {
+			b.Holder = e.agent
+		}
+		if e.state == StateUnknown || e.state == StateRollingBack {
+			b.DeadlineMillis = 0 // it binds no more: what happened is still to be found out
+		}
+	}
+	return b
 }
 
 func (e *entry) outcome(code Code, replayed bool) Outcome {

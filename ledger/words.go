@@ -158,6 +158,31 @@ var reasonNames = []string{"lease_expired", "agent_lost"}
 
 func (r Reason) String() string { return word(reasonNames, uint8(r)) }
 
+// Resolution is what a human says of a task in doubt.
+type Resolution uint8
+
+// The resolutions.
+const (
+	ResolveCompleted  Resolution = iota + 1 // the effect happened
+	ResolveNotDone                          // it did not
+	ResolveRolledBack                       // it was undone
+	resolutionEnd
+)
+
+var resolutionNames = []string{"", "completed", "not-done", "rolled-back"}
+
+func (r Resolution) String() string { return word(resolutionNames, uint8(r)) }
+
+// ParseResolution reads a resolution's name.
+func ParseResolution(name string) (Resolution, error) {
+	i, err := parseWord("resolution", resolutionNames[1:], name)
+	return Resolution(i + 1), err
+}
+
+var roleNames = []string{"", "verify", "rollback", "saga"}
+
+func (r Role) String() string { return word(roleNames, uint8(r)) }
+
 // AgentStatus is the state of an agent.
 type AgentStatus uint8
 
