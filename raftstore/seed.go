@@ -46,7 +46,8 @@ type SeedConfig struct {
 // SeedShard is one shard of the source.
 type SeedShard struct {
 	Stream   io.Reader // as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB
-	Commands [][]byte  // at least one
+	// Commands of the first entry of the new cluster, at least one. NewTerm, Index and Last are known to it.
+	Commands func(SeedInfo) [][]byte
 	// Journal, unless nil, sees every record of the journal; an error refuses the source.
 	Journal func(record []byte) error
 
@@ -113,7 +114,7 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 	if s.err != nil {
 		return info, s.err
 	}
-	if len(sh.Commands) == 0 {
+	if sh.Commands == nil {
 		return info, errors.New("no command begins the new log")
 	}
 	g := &stagedSnapshot{fs: s.d.fs, tables: tableSet{d: s.d.state, name: fmt.Sprintf("seed-%d", id)}}
@@ -171,8 +172,12 @@ func (s *Seed) writeLog(info *SeedInfo, sh SeedShard) error {
 		}
 	}
 	kept := info.Last
-	ps := make([]Proposal, len(sh.Commands))
-	for i, c := range sh.Commands {
+	commands := sh.Commands(*info)
+	if len(commands) == 0 || len(commands) > maxCommandsPerEntry {
+		return fmt.Errorf("%d commands begin the new log", len(commands))
+	}
+	ps := make([]Proposal, len(commands))
+	for i, c := range commands {
 		ps[i].Command = c
 	}
 	err := put(&pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(kept + 1), Term: new(info.NewTerm),

@@ -63,6 +63,10 @@ func backups(t *testing.T, w *network, shards uint32) [][]byte {
 	return out
 }
 
+func told(command string) func(SeedInfo) [][]byte {
+	return func(SeedInfo) [][]byte { return [][]byte{[]byte(command)} }
+}
+
 func seedFrom(t *testing.T, cfg *Config, voters []uint64, streams [][]byte) []SeedInfo {
 	t.Helper()
 	s, err := NewSeed(SeedConfig{Dir: cfg.Dir, RaftID: cfg.RaftID, Voters: voters, TimeMillis: 77, Config: Config{FS: cfg.FS}})
@@ -72,7 +76,7 @@ func seedFrom(t *testing.T, cfg *Config, voters []uint64, streams [][]byte) []Se
 	var infos []SeedInfo
 	for shard, b := range streams {
 		records := 0
-		info, err := s.Add(SeedShard{Stream: bytes.NewReader(b), Commands: [][]byte{[]byte("origin=backup")},
+		info, err := s.Add(SeedShard{Stream: bytes.NewReader(b), Commands: told("origin=backup"),
 			Journal: func([]byte) error { records++; return nil }})
 		if err != nil || info.JournalBytes > 0 && records == 0 {
 			t.Fatalf("shard %d: %v, %d records", shard, err, records)
@@ -145,7 +149,7 @@ func TestSeedRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Add(SeedShard{Stream: bytes.NewReader(stream), Commands: [][]byte{{1}}, Journal: func([]byte) error { return nil }})
+		_, err = s.Add(SeedShard{Stream: bytes.NewReader(stream), Commands: told("x"), Journal: func([]byte) error { return nil }})
 		if ferr := s.Finish(); (ferr == nil) != (err == nil) {
 			t.Errorf("add said %v, finish %v", err, ferr)
 		}
@@ -226,7 +230,7 @@ func TestSurvivor(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		sh, err := sv.Seed(ctx, 0, [][]byte{[]byte("origin=survivor")})
+		sh, err := sv.Seed(ctx, 0, told("origin=survivor"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -106,7 +106,7 @@ func (s *Survivor) log(id uint32) (*shardLog, error) {
 
 // Seed is the shard as a source for a new cluster, its log behind the state included. The stream ends with
 // ctx.
-func (s *Survivor) Seed(ctx context.Context, id uint32, commands [][]byte) (SeedShard, error) {
+func (s *Survivor) Seed(ctx context.Context, id uint32, commands func(SeedInfo) [][]byte) (SeedShard, error) {
 	l, err := s.log(id)
 	if err != nil {
 		return SeedShard{}, fmt.Errorf("raftstore: survivor: shard %d: %w", id, err)

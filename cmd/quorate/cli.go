@@ -29,8 +29,8 @@ type cli struct {
 	Node    nodeCmd    `cmd:"" help:"List and change the cluster's nodes."`
 	Status  statusCmd  `cmd:"" help:"Show nodes, shards, queues and agents."`
 	Doctor  doctorCmd  `cmd:"" help:"Check the layers one by one and say what to do."`
-	Backup  laterCmd   `cmd:"" help:"(Not in this version.)"`
-	Restore laterCmd   `cmd:"" help:"(Not in this version.)"`
+	Backup  backupCmd  `cmd:"" help:"Back up a running cluster."`
+	Restore restoreCmd `cmd:"" help:"Make a new cluster of a backup, or of the survivor of a lost quorum."`
 	Bench   benchCmd   `cmd:"" help:"Measure."`
 	Chaos   chaosCmd   `cmd:"" help:"Break clusters and check them."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -142,6 +142,21 @@ func (c *Client) Export(ctx context.Context, f api.AuditFilter, fn func(api.Reco
 	}
 }
 
+// Backup streams one shard, in raftstore's snapshot format, from the node that
+// leads it. The caller closes it and checks what it reads.
+func (c *Client) Backup(ctx context.Context, shard uint32) (io.ReadCloser, error) {
+	r := rounds{patience: c.patience}
+	for {
+		resp, err := c.open(ctx, fmt.Sprintf("/v1/backup/%d", shard))
+		if err == nil {
+			return resp.Body, nil
+		}
+		if !repeatable(err) || !r.again(ctx, err) {
+			return nil, err
+		}
+	}
+}
+
 // open begins a stream at the first node that offers it.
 func (c *Client) open(ctx context.Context, path string) (*http.Response, error) {
 	var last error

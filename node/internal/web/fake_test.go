@@ -30,6 +30,7 @@ type fake struct {
 	submit  func([]api.TaskSpec) ([]api.SubmitVerdict, error)
 	task    func(ctx context.Context, id string) (api.Task, error)
 	session func(ctx context.Context, held []api.Held, send func(api.SessionEvent) error) error
+	backup  func(shard uint32, w io.Writer) error
 	export  func(fn func(api.Record) error) error
 	ready   error
 	members []string
@@ -168,4 +169,11 @@ func problem(t *testing.T, w *httptest.ResponseRecorder) api.Error {
 		t.Errorf("retry %q with Retry-After %q", e.Retry, w.Header().Get("Retry-After"))
 	}
 	return e
+}
+
+func (f *fake) Backup(_ context.Context, shard uint32, w io.Writer) error {
+	if f.backup == nil {
+		return errors.New("no backup here")
+	}
+	return f.backup(shard, w)
 }

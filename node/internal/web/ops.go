@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,6 +78,7 @@ func (s *server) operations() []operation {
 		{"GET", "/v1/audit/export", "export_records", "Stream audit records as NDJSON, with the bytes their hashes cover.", nil, api.Record{}, auditQuery, one, (*server).export},
 		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, one, (*server).heads},
 		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, one, (*server).verify},
+		{"GET", "/v1/backup/{shard}", "backup", "Stream one shard as of now, for `quorate backup`; only the node that leads it does.", nil, nil, nil, one, (*server).backup},
 		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, one, (*server).cluster},
 		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, one, (*server).doctor},
 	}
@@ -354,4 +356,35 @@ func settleOp(verdict string) func(*server, http.ResponseWriter, *http.Request) 
 		s.write(w, 200, v[0])
 		return nil
 	}
+}
+
+func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
+	shard, err := strconv.ParseUint(r.PathValue("shard"), 10, 32)
+	if err != nil {
+		return api.Errorf(400, 2, "invalid_argument", api.RetryNo, "shard %q is not a number", r.PathValue("shard"))
+	}
+	out := &begun{w: w}
+	buf := bufio.NewWriterSize(out, 256<<10)
+	if err = s.b.Backup(r.Context(), uint32(shard), buf); err == nil {
+		err = buf.Flush()
+	}
+	if err != nil && out.yes {
+		s.cfg.Logger.Warn("backup ended early", "layer", 5, "shard", shard, "error", err)
+		panic(http.ErrAbortHandler) // the client must see that the stream is cut
+	}
+	return err
+}
+
+// begun notes that an answer is on its way.
+type begun struct {
+	w   http.ResponseWriter
+	yes bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	if !b.yes {
+		b.yes = true
+		b.w.Header().Set("Content-Type", "application/octet-stream")
+	}
+	return b.w.Write(p)
 }

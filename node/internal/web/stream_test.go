@@ -300,3 +300,34 @@ func TestGatewayErrors(t *testing.T) {
 		t.Errorf("a gateway's own health: %d", w.Code)
 	}
 }
+
+// TestBackupStream: a backup that breaks off is never taken for a whole one.
+func TestBackupStream(t *testing.T) {
+	var end error
+	f := &fake{backup: func(shard uint32, w io.Writer) error {
+		if shard != 3 {
+			return api.Errorf(503, 5, "not_leader", api.RetryLater, "elsewhere")
+		}
+		_, _ = w.Write(make([]byte, 1<<20)) // beyond every buffer
+		return end
+	}}
+	s := serve(t, f, Config{})
+	for path, code := range map[string]int{"/v1/backup/2": 503, "/v1/backup/x": 400} {
+		if resp, err := http.Get(s.URL + path); err != nil || resp.StatusCode != code {
+			t.Errorf("%s: %+v, %v", path, resp, err)
+		} else {
+			resp.Body.Close()
+		}
+	}
+	for _, end = range []error{nil, errors.New("disk")} {
+		resp, err := http.Get(s.URL + "/v1/backup/3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if (err != nil) != (end != nil) || end == nil && len(b) != 1<<20 {
+			t.Errorf("backup ending with %v: %d bytes, %v", end, len(b), err)
+		}
+	}
+}

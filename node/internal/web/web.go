@@ -33,6 +33,7 @@ type Backend interface {
 	Session(ctx context.Context, agentID string, held []api.Held, send func(api.SessionEvent) error) error
 	Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error)
 	ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error
+	Backup(ctx context.Context, shard uint32, w io.Writer) error
 	LedgerHeads(ctx context.Context) ([]api.LedgerHead, error)
 	VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 	Cluster(ctx context.Context) (api.Cluster, error)
