@@ -94,7 +94,6 @@ type restore struct {
 	what  string // the source, for the ledger
 
 	survivor *raftstore.Survivor
-	chains   []ledger.Head // as of the source's state
 }
 
 func (r *restore) run(ctx context.Context) error {

@@ -45,7 +45,7 @@ type SeedConfig struct {
 
 // SeedShard is one shard of the source.
 type SeedShard struct {
-	Stream   io.Reader // as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB
+	Stream io.Reader // as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB
 	// Commands of the first entry of the new cluster, at least one. NewTerm, Index and Last are known to it.
 	Commands func(SeedInfo) [][]byte
 	// Journal, unless nil, sees every record of the journal; an error refuses the source.
