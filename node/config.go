@@ -37,6 +37,10 @@ type Config struct {
 	// MaxPayloadBytes bounds one task's input, context and result each;
 	// default 1 MiB, at most 4 MiB.
 	MaxPayloadBytes int
+	// DiskReserveBytes: with less free on the data directory's disk, new tasks
+	// are refused (disk_full) and the rest is kept for what ends them; default
+	// 256 MiB, negative never.
+	DiskReserveBytes int64
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.

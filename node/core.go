@@ -69,7 +69,7 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 		}
 	}})
 	store, err := raftstore.Open(raftstore.Config{Dir: cfg.DataDir, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
-		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal})
+		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal, DiskReserveBytes: cfg.DiskReserveBytes})
 	if err != nil {
 		return nil, err
 	}

@@ -114,6 +114,7 @@ func (n *core) doHere(ctx context.Context, shard uint32, cmds []ledger.Command) 
 		buf = c.Append(buf)
 		proposals = append(proposals, raftstore.Proposal{
 			Command: buf[start:len(buf):len(buf)],
+			New:     isNew(c),
 			Async:   isAsync(c),
 			Done: func(r raftstore.Result) {
 				a := resultAnswer(r)
@@ -162,6 +163,13 @@ func isAsync(c ledger.Command) bool {
 	return false
 }
 
+// isNew says that a command brings work, and so is refused while a disk is
+// almost full. What ends work, or keeps track of it, is not.
+func isNew(c ledger.Command) bool {
+	_, submit := c.(*ledger.Submit)
+	return submit
+}
+
 func resultAnswer(r raftstore.Result) answer {
 	switch {
 	case r.Err == nil && r.Outcome == nil:
@@ -171,6 +179,8 @@ func resultAnswer(r raftstore.Result) answer {
 		return answer{outcome: o, err: err}
 	case errors.Is(r.Err, raftstore.ErrOverloaded):
 		return answer{err: errOverloaded("the shard's queue")}
+	case errors.Is(r.Err, raftstore.ErrDiskFull):
+		return answer{err: errDiskFull()}
 	case errors.Is(r.Err, raftstore.ErrTooLarge):
 		return answer{err: api.Errorf(413, 2, "payload_too_large", api.RetryNo, "the command does not fit a log entry")}
 	}

@@ -22,3 +22,31 @@ func checkReplicas(c *api.Cluster, add addCheck) {
 	}
 	add(5, "replicas", "ok", "", "no replica was seen in another state than its leader")
 }
+
+// checkDisks: is there room, and do log writes come back?
+func checkDisks(c *api.Cluster, add addCheck) {
+	var low, stalled []string
+	for _, x := range c.Nodes {
+		switch d := x.Disk; {
+		case d == nil:
+		case d.Low:
+			low = append(low, fmt.Sprintf("%s (%d MiB free, %d MiB reserved)", x.NodeID, d.FreeBytes>>20, d.ReserveBytes>>20))
+		case d.Stalled:
+			stalled = append(stalled, x.NodeID)
+		}
+	}
+	switch {
+	case len(low) > 0:
+		add(5, "disks", "fail", "free space there: new tasks are refused meanwhile (disk_full), what ends tasks goes through; a disk that fills up all the same stops its node",
+			"almost full: %s", strings.Join(low, ", "))
+	case len(stalled) > 0:
+		add(5, "disks", "warn", "look at the device: the node leads nothing while its log writes take so long", "log writes stand still on %s", strings.Join(stalled, ", "))
+	default:
+		add(5, "disks", "ok", "", "every reachable node has room, and its log writes come back")
+	}
+}
+
+func (n *core) diskStatus() api.DiskStatus {
+	h := n.store.DiskHealth()
+	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, Low: h.Low, Stalled: h.Stalled}
+}

@@ -50,6 +50,12 @@ var (
 	descAgreed   = prometheus.NewDesc("quorate_l5_shard_agreed_index", "Last log index at which a majority was seen in the same state.", []string{"shard"}, nil)
 	descDiffer   = prometheus.NewDesc("quorate_l5_shard_replicas_differing", "Replicas seen in another state than this node's.", []string{"shard"}, nil)
 	descEqual    = prometheus.NewDesc("quorate_l5_shard_digests_equal_total", "State digests of other replicas that were found equal to this node's.", []string{"shard"}, nil)
+	descFree     = prometheus.NewDesc("quorate_l5_disk_free_bytes", "Free space of the data directory's disk; -1: not known.", nil, nil)
+	descLow      = prometheus.NewDesc("quorate_l5_disk_low", "1 while new tasks are refused for lack of space.", nil, nil)
+	descRefused  = prometheus.NewDesc("quorate_l5_disk_full_refused_total", "Submissions refused for lack of space.", nil, nil)
+	descStalled  = prometheus.NewDesc("quorate_l5_disk_stalled", "1 while log writes take too long, and for ten seconds after.", nil, nil)
+	descStalls   = prometheus.NewDesc("quorate_l5_disk_stalls_total", "How often log writes began to take too long.", nil, nil)
+	descPending  = prometheus.NewDesc("quorate_l5_log_write_pending_seconds", "How long the log write that is waited for has been on its way.", nil, nil)
 	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
 	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
 )
@@ -93,6 +99,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(descQueue, float64(q.leased), c, "leased")
 		gauge(descQueue, float64(q.delayed), c, "delayed")
 	}
+	g.disk(ch)
 	up := 0
 	for _, v := range n.id.Voters {
 		if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
@@ -101,6 +108,17 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descPeers, float64(up))
 	gauge(descSessions, float64(len(n.sessions.all())))
+}
+
+func (g gauges) disk(ch chan<- prometheus.Metric) {
+	h := g.n.store.DiskHealth()
+	truth := map[bool]float64{true: 1}
+	for d, v := range map[*prometheus.Desc]float64{descFree: float64(h.FreeBytes), descLow: truth[h.Low], descStalled: truth[h.Stalled], descPending: h.Pending.Seconds()} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	for d, v := range map[*prometheus.Desc]uint64{descRefused: h.Refused, descStalls: h.Stalls} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
 }
 
 // addCounts adds a shard's tasks by state.

@@ -61,6 +61,11 @@ func errOverloaded(what string) *api.Error {
 	return api.Errorf(503, 5, "overloaded", api.RetryLater, "%s is over its limit", what).WithHint("slow down and try again")
 }
 
+func errDiskFull() *api.Error {
+	return api.Errorf(507, 5, "disk_full", api.RetryLater, "too little disk space is left for new tasks").
+		WithHint("`quorate doctor` names the node: free space there. What ends tasks (complete, fail, cancel) still works")
+}
+
 func errInternal(err error) *api.Error {
 	return api.Errorf(500, 5, "internal", api.RetryLater, "%v", err)
 }

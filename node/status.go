@@ -23,6 +23,7 @@ type stats struct {
 	Led      []api.ShardStatus     `json:"led"`
 	Tasks    map[string]int        `json:"tasks"`
 	Queue    map[string]queueStats `json:"queue"`
+	Disk     api.DiskStatus        `json:"disk"`
 }
 
 type queueStats struct {
@@ -34,7 +35,7 @@ type queueStats struct {
 const statsTimeout = time.Second
 
 func (n *core) statsHere(context.Context, struct{}) (stats, error) {
-	s := stats{NodeID: n.id.NodeID, Version: Version(), Sessions: len(n.sessions.all()), Tasks: map[string]int{}, Queue: map[string]queueStats{}}
+	s := stats{NodeID: n.id.NodeID, Version: Version(), Sessions: len(n.sessions.all()), Tasks: map[string]int{}, Queue: map[string]queueStats{}, Disk: n.diskStatus()}
 	counts := map[string]*deskCounts{}
 	for _, st := range n.store.Status() {
 		if st.Leader != n.id.RaftID {
@@ -178,6 +179,7 @@ func (n *core) clusterNodes(c *api.Cluster, all map[uint64]stats) {
 		ns := api.NodeStatus{NodeID: v.NodeID, RaftID: fmt.Sprintf("%016x", v.RaftID), APIAddr: x.APIAddr, PeerAddr: x.PeerAddr,
 			GossipAddr: x.GossipAddr, State: "unreachable", Role: "member", Version: x.Version}
 		if alive {
+			ns.Disk = &s.Disk
 			ns.State, ns.Leads, ns.Agents, ns.Version = "alive", len(s.Led), s.Sessions, s.Version
 		}
 		c.Nodes = append(c.Nodes, ns)

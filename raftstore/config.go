@@ -44,6 +44,9 @@ type Config struct {
 	LogRetainEntries   uint64        // default 512 entries kept behind the state checkpoint for peers that lag
 	LogRetainMax       uint64        // default 4,096: a peer further behind gets a snapshot instead
 
+	DiskReserveBytes int64         // default 256 MiB: with less free, proposals that are New are refused; negative: never
+	StallAfter       time.Duration // default 2 s: a log write that takes longer has the leaderships handed over
+
 	CacheBytes    int64 // default 16 MiB block cache, shared by log and state
 	MemTableBytes int   // default 16 MiB for each of up to four memtables of the log
 
@@ -76,6 +79,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CheckpointBytes, 32<<20)
 	setDefault(&c.LogRetainEntries, 512)
 	setDefault(&c.LogRetainMax, 4096)
+	// The log's memtables and their files (4 × 16 MiB each), a table being written and one being compacted (64 MiB each).
+	setDefault(&c.DiskReserveBytes, 256<<20)
+	setDefault(&c.StallAfter, 2*time.Second)
 	setDefault(&c.CacheBytes, 16<<20)
 	setDefault(&c.MemTableBytes, 16<<20)
 	return c
@@ -113,6 +119,7 @@ func (c Config) validate() error {
 	check(c.CheckpointInterval > 0, "CheckpointInterval %v is not positive", c.CheckpointInterval)
 	check(c.CheckpointBytes > 0, "CheckpointBytes %d is not positive", c.CheckpointBytes)
 	check(c.LogRetainMax >= c.LogRetainEntries, "LogRetainMax %d is below LogRetainEntries %d", c.LogRetainMax, c.LogRetainEntries)
+	check(c.StallAfter > 0, "StallAfter %v is not positive", c.StallAfter)
 	check(c.CacheBytes > 0 && c.MemTableBytes > 0, "CacheBytes and MemTableBytes must be positive")
 	return errors.Join(errs...)
 }

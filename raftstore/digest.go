@@ -126,6 +126,22 @@ func decodeDigest(b []byte) (digestPoint, error) {
 	return p, nil
 }
 
+// note takes in what is not a raft message.
+func (s *Store) note(sh *shard, from uint64, msg []byte) error {
+	if len(msg) > 1 && msg[1] == noteDisk {
+		flags, err := decodeDiskNote(msg)
+		if err == nil {
+			s.heardDisk(from, flags)
+		}
+		return err
+	}
+	p, err := decodeDigest(msg)
+	if err == nil {
+		sh.mail.call(func() { sh.heardDigest(from, p) })
+	}
+	return err
+}
+
 // digested comes after every digestEvery-th entry.
 func (s *shard) digested(index uint64) error {
 	sum := uint64(s.journal.sum) | uint64(s.journal.Size())<<32

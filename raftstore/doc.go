@@ -53,7 +53,7 @@
 //	engine.run  Store   Close: after last checkpoints; a fatal error: at once
 //	sync waiter engine  with it
 //	installer   engine  when a snapshot is installed; the engine waits
-//	tick, marks Store   Close
+//	tick, marks, space  Store  Close
 //	checkpoint  shard   when written; Close waits
 //	sender      shard   when streamed, or when Close ends its context; Close waits
 //	guard       Store   with the call it serves (Open, Bootstrap, Close): Pebble's fatal errors may end it

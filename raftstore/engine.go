@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // maxSyncs bounds the log writes of an engine that are on their way to the disk; with more the engine waits. One fsync
@@ -15,12 +17,13 @@ const maxSyncs = 64
 // fsync overlaps with whatever comes next: a second goroutine waits for it. Few, large steps are what a busy machine
 // needs: a goroutine a shard cost two more wake-ups, a log write and a peer frame each for the same command.
 type engine struct {
-	env    *shardEnv
-	shards []*shard
-	sink   logSink
-	wake   chan struct{} // capacity 1: mail, or something below
-	syncs  chan logWrite
-	mu     struct {
+	env     *shardEnv
+	shards  []*shard
+	sink    logSink
+	wake    chan struct{} // capacity 1: mail, or something below
+	syncs   chan logWrite
+	waiting atomic.Pointer[time.Time] // since when the log write being waited for has been on its way; nil: none
+	mu      struct {
 		sync.Mutex
 		synced []logWrite // durable now, oldest first
 		spare  []logWrite
@@ -108,7 +111,11 @@ func (e *engine) run() {
 // waitForSyncs passes log writes on when they are durable.
 func (e *engine) waitForSyncs() {
 	for w := range e.syncs {
-		if err := w.wait(); err != nil {
+		began := time.Now()
+		e.waiting.Store(&began)
+		err := w.wait()
+		e.waiting.Store(nil)
+		if err != nil {
 			e.env.fatal(fmt.Errorf("log sync: %w", err))
 			for range e.syncs { // nobody may be left waiting for room
 			}

@@ -11,6 +11,8 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrOverloaded: the shard's mailbox is full.
 	ErrOverloaded = errors.New("overloaded")
+	// ErrDiskFull: new work while too little space is free. Later.
+	ErrDiskFull = errors.New("disk almost full")
 	// ErrTooLarge: the command is over Config.MaxCommandBytes.
 	ErrTooLarge = errors.New("command too large")
 	// ErrStopped: the store is closed, not started yet, or has failed.

@@ -92,6 +92,7 @@ type Transport interface {
 // Proposal is one command and where its result goes.
 type Proposal struct {
 	Command []byte // not copied before it is packed: do not change it until Done
+	New     bool   // new work: refused with ErrDiskFull while space is short, so that what ends work has room
 	Async   bool   // answer as soon as it is proposed: Result has the index, no outcome, and it may still be lost
 	Done    func(Result)
 }

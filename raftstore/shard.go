@@ -20,6 +20,7 @@ import (
 type shardEnv struct {
 	cfg     *Config
 	fs      vfs.FS
+	watch   *diskWatch
 	state   *stateDB
 	log     *slog.Logger
 	fatal   func(error)

@@ -25,7 +25,8 @@ type Store struct {
 	loops   sync.WaitGroup // ticker, marks writer
 
 	started   atomic.Bool
-	admin     sync.Mutex    // held by Bootstrap, Create and Drop
+	admin     sync.Mutex // held by Bootstrap, Create and Drop
+	watch     diskWatch
 	receiving sync.Map      // shard → true while a snapshot for it is being received
 	quit      chan struct{} // closed by Close
 	failed    chan struct{} // closed by the first fatal error
@@ -53,7 +54,7 @@ func Open(cfg Config) (*Store, error) {
 			return err
 		}
 		s.env = shardEnv{
-			cfg: &d.cfg, fs: d.fs, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
+			cfg: &d.cfg, fs: d.fs, watch: &s.watch, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
 			writers: make(chan struct{}, 1), senders: make(chan struct{}, maxSenders),
 		}
 		for range d.cfg.Engines {
@@ -185,6 +186,7 @@ func (s *Store) Start() {
 	}
 	s.loops.Go(s.tickLoop)
 	s.loops.Go(s.marksLoop)
+	s.loops.Go(s.spaceLoop)
 }
 
 // tickLoop gives every shard its ticks. A shard that is busy for longer gets one, not all it missed: a replica that
@@ -198,6 +200,7 @@ func (s *Store) tickLoop() {
 			for _, sh := range s.all() {
 				sh.mail.tick()
 			}
+			s.watchSyncs(time.Now())
 		case <-s.quit:
 			return
 		}
@@ -284,6 +287,9 @@ func (s *Store) Propose(shard uint32, ps []Proposal) {
 		}
 		return
 	}
+	if s.watch.trouble.Load() {
+		ps = s.refuseNew(sh, ps)
+	}
 	sh.mail.propose(ps, s.cfg.MaxCommandBytes)
 }
 
@@ -322,11 +328,9 @@ func (s *Store) Step(shard uint32, from uint64, msg []byte) error {
 		return err
 	}
 	if isNote(msg) {
-		p, err := decodeDigest(msg)
-		if err != nil {
+		if err := s.note(sh, from, msg); err != nil {
 			return fmt.Errorf("raftstore: shard %d: note from %x: %w", shard, from, err)
 		}
-		sh.mail.call(func() { sh.heardDigest(from, p) })
 		return nil
 	}
 	m, err := decodeMessage(s.cfg.RaftID, from, msg)
@@ -391,6 +395,9 @@ func (s *Store) TransferLeader(shard uint32, to uint64) error {
 	sh, err := s.running(shard)
 	if err != nil {
 		return err
+	}
+	if s.watch.said(to, diskStall) {
+		return fmt.Errorf("raftstore: shard %d: the disk of %x stands still", shard, to)
 	}
 	_, err = ask(s.env.ctx, sh, func(answer func(struct{}, error)) {
 		if !slices.Contains(sh.replica.confState.GetVoters(), to) {

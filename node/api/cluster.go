@@ -22,16 +22,25 @@ type Cluster struct {
 
 // NodeStatus is one peer.
 type NodeStatus struct {
-	NodeID     string `json:"node_id"`
-	RaftID     string `json:"raft_id"`
-	APIAddr    string `json:"api_addr"`
-	PeerAddr   string `json:"peer_addr"`
-	GossipAddr string `json:"gossip_addr"`
-	State      string `json:"state" enum:"alive,unreachable,left"`
-	Role       string `json:"role" enum:"member,gateway"`
-	Leads      int    `json:"leads_shards"`
-	Agents     int    `json:"connected_agents"`
-	Version    string `json:"version,omitempty"`
+	NodeID     string      `json:"node_id"`
+	RaftID     string      `json:"raft_id"`
+	APIAddr    string      `json:"api_addr"`
+	PeerAddr   string      `json:"peer_addr"`
+	GossipAddr string      `json:"gossip_addr"`
+	State      string      `json:"state" enum:"alive,unreachable,left"`
+	Role       string      `json:"role" enum:"member,gateway"`
+	Leads      int         `json:"leads_shards"`
+	Agents     int         `json:"connected_agents"`
+	Version    string      `json:"version,omitempty"`
+	Disk       *DiskStatus `json:"disk,omitempty"`
+}
+
+// DiskStatus is how the disk under a node's data directory does.
+type DiskStatus struct {
+	FreeBytes    int64 `json:"free_bytes" doc:"-1: the file system does not say"`
+	ReserveBytes int64 `json:"reserve_bytes" doc:"With less free, new tasks are refused"`
+	Low          bool  `json:"low" doc:"New tasks are being refused"`
+	Stalled      bool  `json:"stalled" doc:"A log write takes too long, or did within the last ten seconds: leaderships are handed over"`
 }
 
 // ShardStatus is one raft group, as its leader sees it (or the answering node).
