@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,24 +32,29 @@ func (n *testNode) proposeNew(command string) error {
 	return (<-ch).Err
 }
 
-// TestDiskReserve: below the reserve new work is refused, and only that, until there is room again.
-func TestDiskReserve(t *testing.T) {
-	disks := map[uint64]*sizedFS{}
-	w := newCluster(t, 3, 1, func(c *Config) {
+// sizedCluster has exactly the reserve free everywhere. look has every node look at its disk now.
+func sizedCluster(t *testing.T) (w *network, disks map[uint64]*sizedFS, look func()) {
+	disks = map[uint64]*sizedFS{}
+	w = newCluster(t, 3, 1, func(c *Config) {
 		fs := &sizedFS{FS: c.FS}
 		fs.free.Store(testReserve)
 		disks[c.RaftID], c.FS, c.DiskReserveBytes = fs, fs, testReserve
 	})
 	w.must(0, "a=1")
-	leader := w.leader(0)
-	s := leader.store.Load()
-	look := func() {
+	return w, disks, func() {
 		for _, n := range w.nodes {
 			s := n.store.Load()
 			s.lookAtSpace()
 			s.tellPeers(time.Now())
 		}
 	}
+}
+
+// TestDiskReserve: below the reserve new work is refused, and only that, until there is room again.
+func TestDiskReserve(t *testing.T) {
+	w, disks, look := sizedCluster(t)
+	leader := w.leader(0)
+	s := leader.store.Load()
 	look()
 	if err := leader.proposeNew("at=limit"); err != nil || s.DiskHealth().Low {
 		t.Fatalf("with exactly the reserve free: %v", err)
@@ -93,8 +99,13 @@ func TestDiskReserve(t *testing.T) {
 	if err := leader.proposeNew("room=again"); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
+}
 
-	// One follower short of space is its own trouble; two leave no majority with room.
+// TestDiskReserveOfOthers: one follower short of space is its own trouble; two leave no majority with room.
+func TestDiskReserveOfOthers(t *testing.T) {
+	w, disks, look := sizedCluster(t)
+	leader := w.leader(0)
+	s := leader.store.Load()
 	var followers []*testNode
 	for _, n := range w.nodes {
 		if n != leader {
@@ -152,23 +163,33 @@ func TestDiskNotes(t *testing.T) {
 	}
 }
 
+// stall keeps log syncs waiting while it is on.
+type stall struct {
+	on      atomic.Bool
+	once    sync.Once
+	release chan struct{}
+}
+
+func (s *stall) end() {
+	s.on.Store(false)
+	s.once.Do(func() { close(s.release) })
+}
+
+func (s *stall) wrap(fs vfs.FS) vfs.FS {
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if s.on.Load() && strings.HasPrefix(op.Path, "/data/log") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			<-s.release
+		}
+		return nil
+	}))
+}
+
 // TestStalledDisk: a leader whose log writes do not return is replaced, and nothing is lost on the way.
 func TestStalledDisk(t *testing.T) {
-	type stall struct {
-		on      atomic.Bool
-		release chan struct{}
-	}
 	stalls := map[uint64]*stall{}
 	w := newCluster(t, 3, 2, func(c *Config) {
 		st := &stall{release: make(chan struct{})}
-		stalls[c.RaftID] = st
-		c.StallAfter = 60 * time.Millisecond
-		c.FS = errorfs.Wrap(c.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
-			if st.on.Load() && strings.HasPrefix(op.Path, "/data/log") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
-				<-st.release
-			}
-			return nil
-		}))
+		stalls[c.RaftID], c.FS, c.StallAfter = st, st.wrap(c.FS), 60*time.Millisecond
 	})
 	acked := map[string]string{}
 	put := func(shard uint32, i int) {
@@ -182,13 +203,7 @@ func TestStalledDisk(t *testing.T) {
 	}
 	old := w.leader(0)
 	stalls[old.id].on.Store(true)
-	var once atomic.Bool
-	release := func() {
-		if stalls[old.id].on.Store(false); once.CompareAndSwap(false, true) {
-			close(stalls[old.id].release)
-		}
-	}
-	defer release()
+	defer stalls[old.id].end()
 	start := time.Now()
 	for i := 50; i < 100; i++ {
 		put(0, i)
@@ -212,7 +227,7 @@ func TestStalledDisk(t *testing.T) {
 	if err := now.store.Load().TransferLeader(0, old.id); err == nil {
 		t.Error("leadership goes back to a disk that stands still")
 	}
-	release()
+	stalls[old.id].end()
 	for i := 100; i < 120; i++ {
 		put(0, i)
 		put(1, i)
