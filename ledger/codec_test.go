@@ -25,7 +25,7 @@ func fullCommands() []Command {
 		Reversible: true, Rollback: []byte(`{"r":1}`), Verify: []byte(`{"v":1}`), Approval: []byte(`{"p":1}`), Compliance: []byte(`{"c":1}`),
 		Session: "s1", Parent: parent, SubmittedBy: "alice"}
 	node := Node{RaftID: 1<<64 - 1, NodeID: "n1", PeerAddr: "127.0.0.1:7701", APIAddr: "127.0.0.1:7700", GossipAddr: "127.0.0.1:7702", Version: "v0.1.0"}
-	up := NodeUp(node)
+	up, join := NodeUp(node), NodeJoin(node)
 	full := []Command{
 		&Submit{ID: id, RequestHash: RequestHash(&spec), Spec: spec},
 		&Complete{ID: id, Agent: "w1", Epoch: 1<<53 + 1, Result: []byte(`{"ok":true}`), AssignedMillis: 1_790_000_000_002, StartedMillis: 1_790_000_000_003, StolenFrom: "n2", Node: "n1"},
@@ -45,6 +45,12 @@ func fullCommands() []Command {
 		&ClusterRestored{ClusterID: [16]byte{1, 2, 3, 15: 16}, From: [16]byte{9, 15: 1}, Name: "quorate", Shards: 5,
 			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
 		&AuditFormat{Version: 2},
+		&PlacementInit{Members: []uint64{1<<63 - 1, 2}},
+		&NodeAdmit{NodeID: "n4", PeerAddr: "127.0.0.1:7711", By: "bob"},
+		&join,
+		&NodeState{RaftID: 300, State: MemberDraining, By: "bob"},
+		&NodeRetire{RaftID: 1 << 40},
+		&NodeUninvite{NodeID: "n4", By: "bob"},
 	}
 	full = append(full, fullTxnCommands(id, parent, spec)...)
 	for _, c := range full[:len(full):len(full)] {

@@ -87,6 +87,9 @@ func newCommand(k kind) Command {
 	case kindClusterRestored:
 		return new(ClusterRestored)
 	}
+	if c := memberCommand(k); c != nil {
+		return c
+	}
 	return newTxnCommand(k)
 }
 

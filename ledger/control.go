@@ -48,6 +48,7 @@ type Control struct {
 	nodes   []Node   // by raft ID
 	removed []uint64 // raft IDs that never return, ascending
 	agents  []*Agent // by ID; an Agent is replaced, never changed
+	membership
 
 	dirty  []rowName // rows changed since the last Freeze
 	events []AgentEvent

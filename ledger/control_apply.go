@@ -43,7 +43,7 @@ func (c *Control) decide(b []byte) Outcome {
 	case *AuditFormat:
 		return c.journal.setFormat(x, c.index, c.now)
 	}
-	return invalid("not a command of the control shard")
+	return c.decideMember(x)
 }
 
 func invalid(detail string) Outcome { return Outcome{Code: Invalid, Detail: detail} }
@@ -111,6 +111,9 @@ func (c *Control) nodeUp(n *Node) Outcome {
 	if detail := badNode(n); detail != "" {
 		return invalid(detail)
 	}
+	if _, ok := c.Member(n.RaftID); len(c.members) > 0 && !ok && !c.isRemoved(n.RaftID) {
+		return c.refuseMember(VerbNodeUp, n.NodeID, "", NotAdmitted, "raft ID %016x is no member of the cluster", n.RaftID)
+	}
 	if code := c.claim(n); code != OK {
 		c.record(Record{Verb: VerbRefused, Actor: n.NodeID, Code: code, Detail: fmt.Sprintf("%s of raft ID %016x", VerbNodeUp, n.RaftID)})
 		if code == NodeRemoved {
@@ -147,6 +150,9 @@ func (c *Control) putNode(n *Node) {
 func (c *Control) nodeRemove(x *NodeRemove) Outcome {
 	if len(x.By) > maxNameBytes {
 		return invalid("the name of who asks is too long")
+	}
+	if len(c.members) > 0 {
+		return invalid("members are removed step by step")
 	}
 	i, ok := c.nodeAt(x.RaftID)
 	switch {

@@ -80,6 +80,9 @@ func (c *Control) row(d rowName) []byte {
 	case rowRemoved:
 		return b
 	}
+	if d.prefix != rowAgent {
+		return c.memberRow(b, d)
+	}
 	if i, ok := c.agentAt(d.name); ok {
 		return c.agents[i].append(b)
 	}
@@ -161,7 +164,7 @@ func (c *Control) restoreRow(key, value []byte) error {
 		c.agents = append(c.agents, a)
 		name = a.ID
 	default:
-		r.fail("not a row of the control shard")
+		name = c.restoreMemberRow(key[0], &r)
 	}
 	if r.err == nil && string(key[1:]) != name {
 		r.fail("another row's key")
@@ -194,5 +197,5 @@ func (c *Control) Digest() uint64 {
 		buf = a.append(buf[:0])
 		h = hashBytes(h, buf)
 	}
-	return h
+	return c.membership.digest(h)
 }

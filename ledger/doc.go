@@ -66,6 +66,7 @@
 //
 //	apply.go       what each command does to a task: read this first
 //	declare.go, doubt.go, links.go  transactions           answer.go  the JSON that is read and written here
+//	members_apply.go  who may be a node; placement.go  where shards live
 //	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
 //	command.go     the commands and their encoding         spec.go, wire.go  the primitives
 //	record2.go     the audit record, to the byte           chain.go, record.go   version 1 and its hash chain

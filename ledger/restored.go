@@ -128,6 +128,7 @@ func (c *Control) restored(x *ClusterRestored) Outcome {
 		c.touch(rowRemoved, raftName(n.RaftID))
 	}
 	c.nodes = nil
+	c.clearMembers()
 	c.cluster = Cluster{ID: x.ClusterID, Name: x.Name, Shards: x.Shards}
 	c.touch(rowCluster, "")
 	for i := range x.Members {

@@ -23,6 +23,8 @@ func (s *script) controlCommand(t *testing.T, name string) Command {
 		return (*NodeUp)(&node)
 	case "node-remove":
 		return &NodeRemove{RaftID: node.RaftID, By: s.text("by", "")}
+	case "placement-init", "admit", "uninvite", "join", "node-state", "retire":
+		return s.memberCommand(name, node)
 	case "register":
 		c := &AgentRegister{ID: agent, MaxTasks: uint32(s.num("max", 0)), Manifest: []byte(s.text("manifest", `{"agent_id":"`+agent+`"}`))}
 		for _, can := range s.list2("can") {
@@ -67,6 +69,8 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 			fmt.Fprintf(&b, "%d %s peer=%s api=%s gossip=%s version=%s\n", n.RaftID, n.NodeID, n.PeerAddr, n.APIAddr, n.GossipAddr, n.Version)
 		}
 		fmt.Fprintf(&b, "removed: %v\n", s.control.Removed())
+	case "members":
+		s.printMembers(&b)
 	case "agents":
 		for _, a := range s.control.Agents() {
 			fmt.Fprintf(&b, "%s %s\n", a.ID, a.State)
