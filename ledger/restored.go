@@ -75,7 +75,7 @@ func (t *Tasks) restored(c *ClusterRestored) Outcome {
 	}
 	t.rec = Record{Verb: VerbClusterRestored, Detail: c.detail()}
 	t.recordShard()
-	var doubtful []TaskID
+	var running []TaskID // with a lease in the log; ending it may make tasks, which the walk would not survive
 	for w := t.order.from(TaskID{}); ; w.next() {
 		it, ok := w.peek()
 		if !ok {
@@ -86,21 +86,31 @@ func (t *Tasks) restored(c *ClusterRestored) Outcome {
 			continue
 		}
 		e.epoch = c.EpochFloor
-		if e.guarantee == ExactlyOnce && (e.state == StateAssigned || e.state == StateRunning) {
-			e.err = "the cluster was restored while it was performed"
-			t.rec = Record{Verb: VerbClusterRestored, Agent: e.agent, Epoch: c.EpochFloor, Detail: e.err}
-			t.move(it.place, e, StateUnknown, false)
-			doubtful = append(doubtful, e.id)
-			continue
-		}
 		t.touch(it.place, e)
+		if e.state == StateRunning {
+			running = append(running, e.id)
+		}
 	}
-	for _, id := range doubtful {
-		if i, e := t.find(id); e.x != nil {
-			t.inquire(i, e)
+	for _, id := range running {
+		if i, e := t.find(id); e.state == StateRunning {
+			t.interrupted(i, e)
 		}
 	}
 	return Outcome{}
+}
+
+// interrupted ends a lease that is in the log and whose holder is the old
+// cluster's.
+func (t *Tasks) interrupted(i uint32, e *entry) {
+	const reason = "the cluster was restored while it was performed"
+	t.rec = Record{Verb: VerbClusterRestored, Agent: e.agent, Epoch: e.epoch, Detail: reason}
+	if e.guarantee == ExactlyOnce {
+		t.doubt(i, e, reason)
+		return
+	}
+	t.endAttempt(e, e.agent, e.epoch, endExpired)
+	e.err = reason
+	t.failed(i, e, t.afterFailure(e, true), false)
 }
 
 // recordShard writes a record about no task.

@@ -15,15 +15,20 @@ func TestRestoredTasks(t *testing.T) {
 	open, done, doubt := NewTaskID(1, 1, 1), NewTaskID(1, 1, 2), NewTaskID(1, 1, 3)
 	apply(submitOf(open, testSpec()))
 	apply(submitOf(done, keyed))
-	apply(submitOf(doubt, testSpec()))
 	apply(&Complete{ID: done, Agent: "w", Epoch: 5})
 	puts, deletes, _ := s.Freeze()
 	cold.write(puts, deletes)
 	s.Thaw()
-	i, e := s.find(doubt) // as an exactly_once task that is being performed
-	e.guarantee = ExactlyOnce
-	s.rec = Record{Verb: "start", Agent: "w"}
-	s.move(i, e, StateRunning, false)
+	declare := func(id TaskID, guarantee Guarantee, terms Terms, agent string) {
+		spec := testSpec()
+		spec.Guarantee, spec.Key = guarantee, id.String()
+		if o := apply(&Declare{ID: id, RequestHash: DeclareHash(&spec, &terms), Spec: spec, Terms: terms, Agent: agent, Node: "n"}); o.Code != OK || o.State != StateRunning {
+			t.Fatalf("declared: %+v", o)
+		}
+	}
+	again := NewTaskID(1, 1, 4)
+	declare(doubt, ExactlyOnce, Terms{Self: true, Verify: Hook{Action: "look", Target: "up"}}, "w")
+	declare(again, AtLeastOnce, Terms{Self: true}, "w")
 	restored := &ClusterRestored{ClusterID: [16]byte{1}, From: [16]byte{2}, Name: "q", Shards: 2, Members: []Node{{RaftID: 9, NodeID: "n"}}, EpochFloor: 100, Source: "backup"}
 	if o := apply(restored); o.Code != OK {
 		t.Fatal(o)
@@ -31,6 +36,15 @@ func TestRestoredTasks(t *testing.T) {
 	checkInvariants(t, s)
 	if x, _, _ := s.Task(doubt); x.State != StateUnknown || x.Epoch != 100 {
 		t.Errorf("what was being performed is %s at epoch %d", x.State, x.Epoch)
+	}
+	if n := s.Counts()[StateReady]; n != 2 {
+		t.Errorf("%d tasks are ready: want the one that waited, and the question to the verify hook", n)
+	}
+	if x, _, _ := s.Task(again); x.State != StateSubmitted || x.Attempts != 1 || x.Epoch != 100 {
+		t.Errorf("what may be repeated is %s at epoch %d after %d attempts", x.State, x.Epoch, x.Attempts)
+	}
+	if o := apply(&Complete{ID: doubt, Agent: "w", Epoch: 1}); o.Code != StaleLease {
+		t.Errorf("the old holder of what is in doubt: %+v", o)
 	}
 	if o := apply(&Complete{ID: open, Agent: "w", Epoch: 100}); o.Code != StaleLease {
 		t.Errorf("the old cluster's last epoch: %+v", o)

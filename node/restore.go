@@ -235,7 +235,7 @@ func (r *restore) commands(info raftstore.SeedInfo) [][]byte {
 }
 
 // epochFloor is above every epoch of a term before the new cluster's first.
-func epochFloor(term uint64) uint64 { return (term+1)<<epochTermShift - 1 }
+func epochFloor(term uint64) uint64 { return (term+1)<<ledger.EpochTermShift - 1 }
 
 // seed fills one directory.
 func (r *restore) seed(ctx context.Context, id form.Identity, dir string, report bool) error {
