@@ -161,4 +161,3 @@ func Open(signed []byte, keys []string, need int) (Signed, error) {
 	}
 	return s, nil
 }
-
