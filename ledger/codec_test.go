@@ -51,6 +51,11 @@ func fullCommands() []Command {
 		&NodeState{RaftID: 300, State: MemberDraining, By: "bob"},
 		&NodeRetire{RaftID: 1 << 40},
 		&NodeUninvite{NodeID: "n4", By: "bob"},
+		&PackPut{Name: "p@1", Text: []byte("pack: p"), By: "bob"},
+		&PackRemove{Name: "p@1", By: "bob"},
+		&FleetBind{Fleet: "fleet", Packs: []string{"p@1", "q@2"}, By: "bob"},
+		&Ruled{ID: id, Fleet: "fleet", Capability: "vet:go", Guarantee: ExactlyOnce, By: "alice", Code: ComplianceRefused, Packs: "p@1,q@2", Detail: "rule r: m",
+			Evidence: "input.a sha256:00", Regulations: []string{"GDPR Art. 17"}, Classification: "personal", RequestHash: RequestHash(&spec)},
 	}
 	full = append(full, fullTxnCommands(id, parent, spec)...)
 	for _, c := range full[:len(full):len(full)] {

@@ -90,6 +90,9 @@ func newCommand(k kind) Command {
 	if c := memberCommand(k); c != nil {
 		return c
 	}
+	if k >= kindPackPut {
+		return newPackCommand(k)
+	}
 	return newTxnCommand(k)
 }
 

@@ -50,6 +50,9 @@ type Control struct {
 	agents  []*Agent // by ID; an Agent is replaced, never changed
 	membership
 
+	packs    []Pack    // by name
+	bindings []Binding // by fleet
+
 	dirty  []rowName // rows changed since the last Freeze
 	events []AgentEvent
 }

@@ -43,6 +43,9 @@ func (c *Control) decide(b []byte) Outcome {
 	case *AuditFormat:
 		return c.journal.setFormat(x, c.index, c.now)
 	}
+	if o, ok := c.decidePack(x); ok {
+		return o
+	}
 	return c.decideMember(x)
 }
 

@@ -13,6 +13,8 @@ import (
 //	'c'                 cluster ID 16 bytes, name, shards
 //	'n' raft ID u64 BE  a node: raft ID, node ID, peer, api, gossip address, version
 //	'x' raft ID u64 BE  (nothing more): a removed node
+//	'q' name            a rule pack: name, text (byte string), by, entered at
+//	'b' fleet           its packs: fleet, names
 //	'a' agent ID        ID, manifest, capabilities, max tasks, state u8, reason, incarnation, registered at, updated at
 //
 // Meta: version u8 (2: and that of audit records, u8), ledger time, records,
@@ -22,6 +24,8 @@ const (
 	rowNode    = 'n'
 	rowRemoved = 'x'
 	rowAgent   = 'a'
+	rowPack    = 'q'
+	rowBinding = 'b'
 )
 
 type rowName struct {
@@ -79,6 +83,8 @@ func (c *Control) row(d rowName) []byte {
 		return nil
 	case rowRemoved:
 		return b
+	case rowPack, rowBinding:
+		return c.packRow(d, b)
 	}
 	if d.prefix != rowAgent {
 		return c.memberRow(b, d)
@@ -163,6 +169,8 @@ func (c *Control) restoreRow(key, value []byte) error {
 		a.read(&r)
 		c.agents = append(c.agents, a)
 		name = a.ID
+	case rowPack, rowBinding:
+		name = c.restorePackRow(key[0], &r)
 	default:
 		name = c.restoreMemberRow(key[0], &r)
 	}
@@ -197,5 +205,5 @@ func (c *Control) Digest() uint64 {
 		buf = a.append(buf[:0])
 		h = hashBytes(h, buf)
 	}
-	return c.membership.digest(h)
+	return c.packDigest(c.membership.digest(h))
 }

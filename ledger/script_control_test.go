@@ -36,6 +36,12 @@ func (s *script) controlCommand(t *testing.T, name string) Command {
 		return &AgentState{ID: agent, State: AgentStatus(s.num("state", 0)), Reason: s.text("reason", ""), Incarnation: uint64(s.num("incarnation", 0))}
 	case "deregister":
 		return &AgentDeregister{ID: agent}
+	case "pack-put":
+		return &PackPut{Name: s.text("pack", ""), Text: []byte(s.text("text", "rules")), By: s.text("by", "")}
+	case "pack-remove":
+		return &PackRemove{Name: s.text("pack", ""), By: s.text("by", "")}
+	case "bind":
+		return &FleetBind{Fleet: s.text("fleet", ""), Packs: s.list2("packs"), By: s.text("by", "")}
 	case "submit": // not of this shard
 		return &Due{}
 	}
@@ -71,6 +77,13 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 		fmt.Fprintf(&b, "removed: %v\n", s.control.Removed())
 	case "members":
 		s.printMembers(&b)
+	case "packs":
+		for _, p := range s.control.Packs() {
+			fmt.Fprintf(&b, "%s %d bytes by %s at %d\n", p.Name, len(p.Text), p.By, p.Millis)
+		}
+		for _, x := range s.control.Bindings() {
+			fmt.Fprintf(&b, "%s bound to %v\n", x.Fleet, x.Packs)
+		}
 	case "agents":
 		for _, a := range s.control.Agents() {
 			fmt.Fprintf(&b, "%s %s\n", a.ID, a.State)

@@ -187,6 +187,10 @@ func (s *script) command(name string) Command {
 		return &Retry{ID: id, By: s.text("by", "")}
 	case "refused":
 		return &Refused{ID: id, Agent: agent, Epoch: epoch, Verb: s.text("verb", "renew"), Code: Code(s.num("code", int64(StaleLease)))}
+	case "ruled":
+		return &Ruled{ID: id, Fleet: s.text("fleet", "f"), Capability: s.text("capability", "erase:crm"), Guarantee: AtLeastOnce, By: s.text("by", "alice"),
+			Code: Code(s.num("code", int64(OK))), Packs: s.text("packs", ""), Detail: s.text("detail", ""), Evidence: s.text("evidence", ""),
+			Regulations: s.list2("refs"), Classification: s.text("classification", "")}
 	case "audit-format":
 		return &AuditFormat{Version: uint8(s.num("version", AuditFormatNow))}
 	case "agent-deregister":

@@ -144,6 +144,11 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.refused(&c)
+	case kindRuled:
+		var c Ruled
+		c.read(r)
+		t.whole(r)
+		return t.ruled(&c)
 	case kindClusterRestored:
 		var c ClusterRestored
 		c.read(r)
