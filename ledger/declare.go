@@ -36,10 +36,12 @@ func (t *Tasks) decideTxn(k kind, r *reader) Outcome {
 	if k == kindDeclare {
 		return t.declare(r)
 	}
-	c, own := newTxnCommand(k), *r // the caller's stays off the heap
+	c, own := newCommand(k), *r // the caller's stays off the heap
 	c.read(&own)
 	t.whole(&own)
 	switch c := c.(type) {
+	case *Ruled:
+		return t.ruled(c)
 	case *Lease:
 		return t.lease(c)
 	case *Release:

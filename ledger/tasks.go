@@ -144,11 +144,6 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.refused(&c)
-	case kindRuled:
-		var c Ruled
-		c.read(r)
-		t.whole(r)
-		return t.ruled(&c)
 	case kindClusterRestored:
 		var c ClusterRestored
 		c.read(r)
@@ -160,7 +155,7 @@ func (t *Tasks) decide(r *reader) Outcome {
 		t.whole(r)
 		return t.journal.setFormat(&c, t.index, t.now)
 	default:
-		if r.err == nil && newTxnCommand(k) != nil {
+		if r.err == nil && (newTxnCommand(k) != nil || k == kindRuled) {
 			return t.decideTxn(k, r)
 		}
 		if r.err == nil && newCommand(k) != nil {
