@@ -46,6 +46,7 @@ type LoadSpec struct {
 	PayloadBytes int `json:"payload_bytes"`
 	// FollowUpBytes, if not 0, is the size of a second proposal that follows the answer to each: the two count once.
 	FollowUpBytes int           `json:"follow_up_bytes,omitempty"`
+	Profile       string        `json:"profile,omitempty"` // directory: each process writes its CPU profile there
 	WarmUp        time.Duration `json:"warm_up_ns"`
 	Duration      time.Duration `json:"duration_ns"`
 }
@@ -122,6 +123,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 	led := p.Leads()
 	if len(led) == 0 { // it follows; its CPU counts all the same
 		pause(ctx, spec.WarmUp)
+		defer startProfile(spec.Profile)()
 		cpu := selfCPU()
 		pause(ctx, spec.Duration)
 		return &loadResult{Seconds: spec.Duration.Seconds(), CPU: selfCPU() - cpu}, nil
@@ -137,6 +139,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 		clients.Go(func() { all[i].run(ctx, p, led[i%len(led)]) })
 	}
 	pause(ctx, spec.WarmUp)
+	defer startProfile(spec.Profile)()
 	from, cpu := l.since(), selfCPU()
 	l.from.Store(int64(from))
 	pause(ctx, spec.Duration)

@@ -30,8 +30,10 @@ type RaftstoreConfig struct {
 	InFlight int
 	// Duration is what is measured, after WarmUp; defaults 10 s and 2 s.
 	Duration, WarmUp time.Duration
-	JSON             bool
-	Out              io.Writer // default: nothing is printed
+	// Profile, if not empty, is a directory for the CPU profile of each process at saturation.
+	Profile string
+	JSON    bool
+	Out     io.Writer // default: nothing is printed
 }
 
 // saturated says how the proposals in flight are divided: clients enough for every shard and for three processes.
@@ -116,11 +118,11 @@ func measureGroup(ctx context.Context, cfg RaftstoreConfig, shards int) (Raftsto
 	defer g.Close()
 	depth := max(cfg.InFlight/saturatedClients, 1)
 	spec := LoadSpec{Clients: saturatedClients, Depth: depth, Burst: min(depth, saturatedBurst), PayloadBytes: cfg.PayloadBytes, FollowUpBytes: cfg.FollowUpBytes,
-		WarmUp: cfg.WarmUp, Duration: cfg.Duration}
+		WarmUp: cfg.WarmUp, Duration: cfg.Duration, Profile: cfg.Profile}
 	if row.Saturated, err = g.Load(ctx, spec); err != nil {
 		return row, err
 	}
-	spec.Clients, spec.Depth, spec.Burst = min(shards, groupPeers), 1, 1
+	spec.Clients, spec.Depth, spec.Burst, spec.Profile = min(shards, groupPeers), 1, 1, ""
 	row.OneAtATime, err = g.Load(ctx, spec)
 	return row, err
 }

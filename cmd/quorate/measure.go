@@ -22,13 +22,14 @@ type benchRaftstoreCmd struct {
 	Shards   []int         `default:"1,48" help:"Numbers of shards."`
 	Payload  int           `default:"128" help:"Bytes of a proposal."`
 	InFlight int           `default:"12288" help:"Proposals under way, over all shards."`
+	Profile  string        `help:"Directory for CPU profiles of the processes."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchRaftstoreCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Raftstore(ctx, bench.RaftstoreConfig{Shards: c.Shards, PayloadBytes: c.Payload, InFlight: c.InFlight,
-		Duration: c.Duration, WarmUp: c.WarmUp, JSON: c.JSON, Out: con.out})
+		Duration: c.Duration, WarmUp: c.WarmUp, Profile: c.Profile, JSON: c.JSON, Out: con.out})
 	return err
 }
 
