@@ -63,7 +63,7 @@ WORKLOAD ?= lifecycle
 PEERS    ?=
 JSON     ?=
 bench-peers: build
-	@cd bench/peers && $(GO) build $(VCS) -o ../../bin/bench-peers .
+	@cd bench/peers && $(GO) build -mod=mod $(VCS) -o ../../bin/bench-peers .
 	@bin/bench-peers -workload '$(WORKLOAD)' -peers '$(PEERS)' $(if $(JSON),-json) $(ARGS)
 
 chaos: build

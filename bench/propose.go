@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,8 @@ type Proposer interface {
 	// Transfer starts handing a shard over to the process with that index.
 	Transfer(shard uint32, to int) error
 	// Pipeline opens a way to propose on a shard. Each is used by one goroutine; end closes it, after the last answer.
-	Pipeline(shard uint32) (propose func(n int, command []byte, done func(error)), end func())
+	// The commands may be kept but not changed; done is called once for each.
+	Pipeline(shard uint32) (propose func(commands [][]byte, done func(error)), end func())
 }
 
 // Orders and answers of a process of the group: one JSON object a line on its standard input and output. It ends
@@ -128,7 +130,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 		pause(ctx, spec.Duration)
 		return &loadResult{Seconds: spec.Duration.Seconds(), CPU: selfCPU() - cpu}, nil
 	}
-	l := &load{spec: *spec, began: time.Now(), command: filled(spec.PayloadBytes), followUp: filled(spec.FollowUpBytes)}
+	l := &load{spec: *spec, began: time.Now(), commands: noise(spec.PayloadBytes, spec.Burst), followUps: noise(spec.FollowUpBytes, 1)}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var clients sync.WaitGroup
@@ -164,22 +166,35 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 
 // load is what the clients of one order share.
 type load struct {
-	spec     LoadSpec
-	command  []byte
-	followUp []byte
-	began    time.Time
-	from, to atomic.Int64 // nanoseconds since began; 0: not known yet
-	err      atomic.Pointer[error]
+	spec      LoadSpec
+	commands  [][]byte
+	followUps [][]byte
+	began     time.Time
+	from, to  atomic.Int64 // nanoseconds since began; 0: not known yet
+	err       atomic.Pointer[error]
 }
 
 func (l *load) since() time.Duration { return time.Since(l.began) }
 
-func filled(n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i)
+// noiseCommands is how many different commands there are: 512 KiB of them at 128 bytes, more than any compressor's window
+// of the stores that are measured.
+const noiseCommands = 4096
+
+// noise makes commands that do not compress, and the first ones again behind the last: any burst is a slice of them.
+func noise(size, burst int) [][]byte {
+	if size == 0 {
+		return nil
 	}
-	return b
+	random := rand.NewChaCha8([32]byte{1})
+	all := make([][]byte, noiseCommands, noiseCommands+burst)
+	for i := range all {
+		all[i] = make([]byte, size)
+		_, _ = random.Read(all[i]) // never fails
+	}
+	for i := range burst {
+		all = append(all, all[i%noiseCommands])
+	}
+	return all
 }
 
 // client keeps up to Depth proposals in flight on one shard.
@@ -196,6 +211,11 @@ type client struct {
 func (c *client) run(ctx context.Context, p Proposer, shard uint32) {
 	propose, end := p.Pipeline(shard)
 	defer end()
+	at := 0 // in the commands
+	burst := func(of [][]byte, n int) [][]byte {
+		at = (at + n) % noiseCommands
+		return of[at : at+n]
+	}
 	held := 0 // tokens that are known to be back
 	defer func() {
 		for ; held < cap(c.tokens); held++ { // the last answers
@@ -210,13 +230,13 @@ func (c *client) run(ctx context.Context, p Proposer, shard uint32) {
 	for {
 		select {
 		case start := <-c.begun:
-			propose(1, c.load.followUp, c.answer(start, 1, true))
+			propose(burst(c.load.followUps, 1), c.answer(start, 1, true))
 			continue
 		default:
 		}
 		select {
 		case start := <-c.begun:
-			propose(1, c.load.followUp, c.answer(start, 1, true))
+			propose(burst(c.load.followUps, 1), c.answer(start, 1, true))
 		case c.tokens <- struct{}{}:
 			n := 1
 		more:
@@ -227,7 +247,7 @@ func (c *client) run(ctx context.Context, p Proposer, shard uint32) {
 					break more
 				}
 			}
-			propose(n, c.load.command, c.answer(c.load.since(), n, len(c.load.followUp) == 0))
+			propose(burst(c.load.commands, n), c.answer(c.load.since(), n, len(c.load.followUps) == 0))
 		case <-ctx.Done():
 			return
 		}

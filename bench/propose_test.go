@@ -17,9 +17,9 @@ type echo struct{ err error }
 
 func (echo) Leads() []uint32            { return []uint32{0} }
 func (echo) Transfer(uint32, int) error { return nil }
-func (e echo) Pipeline(uint32) (func(int, []byte, func(error)), func()) {
-	return func(n int, _ []byte, done func(error)) {
-		for range n {
+func (e echo) Pipeline(uint32) (func([][]byte, func(error)), func()) {
+	return func(commands [][]byte, done func(error)) {
+		for range commands {
 			done(e.err)
 		}
 	}, func() {}
@@ -114,9 +114,9 @@ type counting struct{ sizes [9]atomic.Int64 }
 
 func (*counting) Leads() []uint32            { return []uint32{0, 1} }
 func (*counting) Transfer(uint32, int) error { return nil }
-func (c *counting) Pipeline(uint32) (func(int, []byte, func(error)), func()) {
-	return func(n int, command []byte, done func(error)) {
-		for range n {
+func (c *counting) Pipeline(uint32) (func([][]byte, func(error)), func()) {
+	return func(commands [][]byte, done func(error)) {
+		for _, command := range commands {
 			c.sizes[len(command)].Add(1)
 			done(nil)
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -171,10 +170,13 @@ func RaftstoreNode(ctx context.Context, args []string, in io.Reader, out io.Writ
 
 type bareProposer struct{ *bare.Peer }
 
-func (b bareProposer) Pipeline(shard uint32) (func(int, []byte, func(error)), func()) {
-	propose := func(n int, command []byte, done func(error)) {
+func (b bareProposer) Pipeline(shard uint32) (func([][]byte, func(error)), func()) {
+	propose := func(commands [][]byte, done func(error)) {
 		answer := func(r raftstore.Result) { done(r.Err) }
-		ps := slices.Repeat([]raftstore.Proposal{{Command: command, Done: answer}}, n)
+		ps := make([]raftstore.Proposal, len(commands))
+		for i, c := range commands {
+			ps[i] = raftstore.Proposal{Command: c, Done: answer}
+		}
 		b.Propose(shard, ps)
 	}
 	return propose, func() {}

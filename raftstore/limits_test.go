@@ -299,3 +299,33 @@ func TestIdleWritesNothing(t *testing.T) {
 		return listing() == before
 	})
 }
+
+// TestQueueUnderLoadDoesNotGrow: a queue that is never empty keeps its memory and its order.
+func TestQueueUnderLoadDoesNotGrow(t *testing.T) {
+	q := proposalQueue{maxCommands: 64, maxBytes: 1 << 20}
+	const window = 1000
+	next, taken := 0, 0
+	push := func(n int) {
+		ps := make([]Proposal, n)
+		for i := range ps {
+			ps[i].Command = []byte{byte(next), byte(next >> 8), byte(next >> 16)}
+			next++
+		}
+		q.push(ps)
+	}
+	push(window)
+	for range 10_000 {
+		n, _ := q.next()
+		for _, p := range q.head(n) {
+			if got := int(p.Command[0]) | int(p.Command[1])<<8 | int(p.Command[2])<<16; got != taken&0xffffff {
+				t.Fatalf("took %d, want %d", got, taken)
+			}
+			taken++
+		}
+		q.pop(n)
+		push(n)
+	}
+	if q.len() != window || cap(q.items) > 4*window {
+		t.Errorf("%d wait in a slice of %d", q.len(), cap(q.items))
+	}
+}

@@ -17,9 +17,15 @@ type proposalQueue struct {
 
 func (q *proposalQueue) len() int { return len(q.items) - q.start }
 
+// push makes room by moving what waits to the front rather than by growing: a queue that is never empty would grow for
+// as long as the load lasts. It moves only when at least as many have left as stay, so that each moves once.
 func (q *proposalQueue) push(ps []Proposal) {
 	if q.start == len(q.items) {
 		q.items, q.start = q.items[:0], 0
+	} else if len(q.items)+len(ps) > cap(q.items) && q.start >= q.len() {
+		n := copy(q.items, q.items[q.start:])
+		clear(q.items[n:])
+		q.items, q.start = q.items[:n], 0
 	}
 	q.items = append(q.items, ps...)
 }

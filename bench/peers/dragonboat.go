@@ -101,7 +101,7 @@ func (p dragonboatProposer) Transfer(shard uint32, to int) error {
 }
 
 // Pipeline: proposals are asynchronous, their answers awaited in order by a goroutine of the pipeline's own.
-func (p dragonboatProposer) Pipeline(shard uint32) (func(int, []byte, func(error)), func()) {
+func (p dragonboatProposer) Pipeline(shard uint32) (func([][]byte, func(error)), func()) {
 	type asked struct {
 		rs   *dragonboat.RequestState
 		done func(error)
@@ -121,8 +121,8 @@ func (p dragonboatProposer) Pipeline(shard uint32) (func(int, []byte, func(error
 			a.done(err)
 		}
 	}()
-	propose := func(n int, command []byte, done func(error)) {
-		for range n {
+	propose := func(commands [][]byte, done func(error)) {
+		for _, command := range commands {
 			rs, err := proposeRetrying(p.host, session, command)
 			if err != nil {
 				done(err)
