@@ -35,7 +35,7 @@ type Config struct {
 	MaxCommandBytes    int // default 4 MiB: a larger command is ErrTooLarge
 	MaxBatchCommands   int // default 256 commands an entry
 	MaxBatchBytes      int // default 64 KiB an entry; one bigger command goes alone
-	MaxInflightEntries int // default 4 entries proposed and not yet applied, a shard
+	MaxInflightEntries int // default 16 entries proposed and not yet applied, a shard
 	MailboxCommands    int // default 65,536 queued commands a shard, then ErrOverloaded
 	MailboxBytes       int // default 64 MiB of queued commands a shard, then ErrOverloaded
 
@@ -48,7 +48,7 @@ type Config struct {
 	StallAfter       time.Duration // default 2 s: a log write that takes longer has the leaderships handed over
 
 	CacheBytes    int64 // default 16 MiB block cache, shared by log and state
-	MemTableBytes int   // default 16 MiB for each of up to four memtables of the log
+	MemTableBytes int   // default 32 MiB for each of up to four memtables of the log
 
 	// OnFatal is called once, when the store must not go on: fsync failure, corruption, divergence. It must not
 	// block nor call the store; the process should exit. nil: panic.
@@ -72,7 +72,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxCommandBytes, 4<<20)
 	setDefault(&c.MaxBatchCommands, 256)
 	setDefault(&c.MaxBatchBytes, 64<<10)
-	setDefault(&c.MaxInflightEntries, 4)
+	setDefault(&c.MaxInflightEntries, 16)
 	setDefault(&c.MailboxCommands, 65536)
 	setDefault(&c.MailboxBytes, 64<<20)
 	setDefault(&c.CheckpointInterval, 2*time.Second)
@@ -83,7 +83,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.DiskReserveBytes, 256<<20)
 	setDefault(&c.StallAfter, 2*time.Second)
 	setDefault(&c.CacheBytes, 16<<20)
-	setDefault(&c.MemTableBytes, 16<<20)
+	setDefault(&c.MemTableBytes, 32<<20)
 	return c
 }
 

@@ -58,11 +58,11 @@ func openDisk(cfg Config, fatal func(error)) (d *disk, err error) {
 	}
 	cache := pebble.NewCache(cfg.CacheBytes)
 	defer cache.Unref()
-	d.logDB, _, err = openPebble("log", d.path("log"), cfg.FS, cache, cfg.MemTableBytes, cfg.Logger, fatal)
+	d.logDB, _, err = openPebble("log", d.path("log"), cfg.FS, cache, logOptions(cfg.MemTableBytes), cfg.Logger, fatal)
 	if err != nil {
 		return d, err
 	}
-	db, opts, err := openPebble("state", d.path("state"), cfg.FS, cache, 1<<20, cfg.Logger, fatal)
+	db, opts, err := openPebble("state", d.path("state"), cfg.FS, cache, stateOptions, cfg.Logger, fatal)
 	if err != nil {
 		return d, err
 	}

@@ -30,13 +30,12 @@ func (l *pebbleLogger) Fatalf(format string, args ...any) {
 
 // openPebble opens one of the two databases. Both use the newest format: at older ones a flipped bit in the
 // write-ahead log silently drops every later record.
-func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, memTableBytes int, log *slog.Logger, fatal func(error)) (*pebble.DB, *pebble.Options, error) {
+func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, tune func(*pebble.Options), log *slog.Logger, fatal func(error)) (*pebble.DB, *pebble.Options, error) {
 	logger := &pebbleLogger{name: name, log: log, fatal: fatal}
 	opts := &pebble.Options{
 		FS:                          fs,
 		Cache:                       cache,
 		FormatMajorVersion:          pebble.FormatNewest,
-		MemTableSize:                uint64(memTableBytes),
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		MaxOpenFiles:                512,
@@ -52,9 +51,31 @@ func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, memTableBytes 
 	}
 	// The zstd of the stronger settings is slow without cgo.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	tune(opts)
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return db, opts, nil
 }
+
+// Compacting the log is work for nothing: an entry is truncated seconds after it was written. So the log's tables are not
+// compressed, and there may be many of them before they are merged: nearly all of what they hold is deleted by then.
+const (
+	logTables     = 12 // that overlap, before a compaction; at 32 MiB each 384 MiB
+	logTablesStop = 40 // before writes wait for it
+)
+
+// logOptions are those of the log database.
+func logOptions(memTableBytes int) func(*pebble.Options) {
+	return func(o *pebble.Options) {
+		o.MemTableSize = uint64(memTableBytes)
+		o.L0CompactionThreshold, o.L0StopWritesThreshold = logTables, logTablesStop
+		o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	}
+}
+
+// stateMemTableBytes: the state is written by ingest.
+const stateMemTableBytes = 1 << 20
+
+func stateOptions(o *pebble.Options) { o.MemTableSize = stateMemTableBytes }
