@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/chaos/proc"
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node"
 	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/client"
@@ -180,8 +181,12 @@ func (p *past) check(next *proc.Cluster, r node.Restored) {
 	}
 	out = out[:0]
 	for _, l := range p.lease(cl, len(p.specs)-len(p.done)) {
-		if p.done[l.TaskID] || l.Epoch <= r.Shards[1].EpochFloor {
-			t.Errorf("leased %s with epoch %d, floor %d", l.TaskID, l.Epoch, r.Shards[1].EpochFloor)
+		id, err := ledger.ParseTaskID(l.TaskID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if floor := r.Shards[id.Shard()].EpochFloor; p.done[l.TaskID] || l.Epoch <= floor {
+			t.Errorf("leased %s with epoch %d, floor %d", l.TaskID, l.Epoch, floor)
 		}
 		out = append(out, api.Settlement{TaskID: l.TaskID, Epoch: l.Epoch, Verdict: "complete"})
 	}
