@@ -379,7 +379,7 @@ const (
 // sessionEnded tells the control leader of a lost connection, unless the agent
 // came back within the grace.
 func (n *core) sessionEnded(id string, s *session) {
-	if !n.sessions.close(id, s) || n.closing() {
+	if !n.sessions.close(id, s) || n.closing() { // fenced: it lives on in another session
 		return
 	}
 	ended := n.nowMillis()
@@ -391,7 +391,7 @@ func (n *core) sessionEnded(id string, s *session) {
 		case <-n.ctx.Done():
 			return
 		}
-		if n.sessions.connected(id) {
+		if elsewhere := n.sessions.back(id); elsewhere || n.sessions.connected(id) {
 			return
 		}
 		_, err := onLeader(n.ctx, n, controlShard, methodGone, goneRequest{Agent: id, Age: n.nowMillis() - ended}, n.goneHere)

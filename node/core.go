@@ -49,13 +49,14 @@ type core struct {
 	nextShard atomic.Uint64
 	backlog   chan struct{} // capacity 1: queued work no local worker took
 	draining  atomic.Bool
+	leaving   chan struct{} // closed when draining starts
 }
 
 // newCore opens the replicas of a formed cluster and starts everything that
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
 	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), depths: newDepths(),
-		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1)}
+		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1), leaving: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.roster = newRoster(n.nowMillis)
 	n.metrics = newMetrics()
@@ -99,12 +100,15 @@ func (n *core) start() {
 	n.loop(n.agentLoop)
 	n.loop(n.depthLoop)
 	n.loop(n.balanceLoop)
+	n.loop(n.renewLoop)
 }
 
 // stop ends everything in the order that lets callers finish: leadership goes
 // to others first.
 func (n *core) stop(ctx context.Context) error {
-	n.draining.Store(true)
+	if !n.draining.Swap(true) {
+		close(n.leaving)
+	}
 	n.handOver(ctx)
 	n.cancel()
 	n.seats.Lock()

@@ -75,8 +75,9 @@ func (d *desk) find(id ledger.TaskID, agent string, epoch uint64) (uint32, claim
 
 // held is what renewing tells of a lease.
 type held struct {
-	expires int64
-	started bool
+	expires     int64
+	leaseMillis int64
+	started     bool
 }
 
 // renew prolongs a lease; start marks it running, progress (nil: none) is
@@ -104,7 +105,7 @@ func (d *desk) renew(id ledger.TaskID, agent string, node, epoch uint64, start b
 		s.lease.progress = progress
 	}
 	d.rearm(i)
-	return held{expires: s.lease.expires, started: s.lease.started != 0}, v
+	return held{expires: s.lease.expires, leaseMillis: s.brief.LeaseMillis, started: s.lease.started != 0}, v
 }
 
 // confirm notes that leases arrived at their agent's node.

@@ -91,6 +91,13 @@ func (s *seat) wake(n int) int {
 	return woken
 }
 
+// gone says that the seat was closed.
+func (s *seat) gone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.closed
+}
+
 func (s *seat) close() {
 	s.mu.Lock()
 	idle := s.mu.idle
@@ -144,6 +151,9 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 		}
 		if ctx.Err() != nil || n.closing() {
 			return none, nil
+		}
+		if seat.gone() { // the agent was lost, or has other capabilities now
+			return n.Lease(ctx, req)
 		}
 		if room <= 0 { // at its limit: a settled task makes room
 			if !n.roomFor(ctx, req.AgentID, seat.max) {
@@ -298,6 +308,7 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Lease {
 	out := make([]api.Lease, 0, len(got))
 	kept := got[:0]
+	now := n.nowMillis()
 	for _, g := range got {
 		t, err := n.replicaTask(g.id)
 		if err != nil || t.State != ledger.StateReady {
@@ -306,7 +317,7 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 		}
 		out = append(out, renderLease(&t, g))
 		kept = append(kept, g)
-		n.holds.add(g.id, agent, g.epoch)
+		n.holds.add(g.id, agent, g.epoch, g.leaseMillis, now)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		for _, g := range kept {

@@ -44,6 +44,7 @@
 //	agentLoop   core.start   core.stop; reports sightings, finds the silent
 //	depthLoop   core.start   core.stop; tells peers what waits here
 //	balanceLoop core.start   core.stop; spreads leaders
+//	renewLoop   core.start   core.stop; renews what agents with a session hold
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's

@@ -29,6 +29,8 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.seenHere), nil
 	case methodGone:
 		return serve(ctx, body, n.goneHere), nil
+	case methodRenewMany:
+		return serve(ctx, body, n.renewManyHere), nil
 	case methodWhy:
 		return serve(ctx, body, n.whyHere), nil
 	}
@@ -39,6 +41,8 @@ func (n *core) notified(from uint64, kind uint8, body []byte) {
 	switch kind {
 	case notifyDepths:
 		n.heard(from, body)
+	case notifySession:
+		n.sessionElsewhere(from, string(body))
 	case notifyConfirm, notifyGiveBack:
 		n.grantsSettled(kind, body)
 	}

@@ -19,8 +19,10 @@ type holds struct {
 }
 
 type hold struct {
-	agent string
-	epoch uint64
+	agent       string
+	epoch       uint64
+	leaseMillis int64 // 0: not known here
+	renewAt     int64 // ms; for agents whose session renews
 }
 
 func newHolds() *holds {
@@ -30,8 +32,9 @@ func newHolds() *holds {
 	return h
 }
 
-// add notes that agent holds a task; an older epoch never replaces a newer.
-func (h *holds) add(id ledger.TaskID, agent string, epoch uint64) {
+// add notes that agent holds a task for leaseMillis from now on (0: as long as
+// was known before); an older epoch never replaces a newer.
+func (h *holds) add(id ledger.TaskID, agent string, epoch uint64, leaseMillis, nowMillis int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old, ok := h.mu.byTask[id]
@@ -41,8 +44,39 @@ func (h *holds) add(id ledger.TaskID, agent string, epoch uint64) {
 	if ok {
 		h.less(old.agent)
 	}
-	h.mu.byTask[id] = hold{agent: agent, epoch: epoch}
+	if leaseMillis == 0 {
+		leaseMillis = old.leaseMillis
+	}
+	h.mu.byTask[id] = hold{agent: agent, epoch: epoch, leaseMillis: leaseMillis, renewAt: nowMillis + leaseMillis/renewParts}
 	h.mu.byAgent[agent]++
+}
+
+// renewParts is how often a lease is renewed before it would end.
+const renewParts = 3
+
+// toRenew lists, by shard, the leases of agents in connected that want to be
+// renewed by now; each is listed again only after another part of its lease.
+// next is when the earliest of the others wants it, 0 for none.
+func (h *holds) toRenew(connected map[string]struct{}, nowMillis int64) (due map[uint32][]renewRequest, next int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, x := range h.mu.byTask {
+		if _, ok := connected[x.agent]; !ok {
+			continue
+		}
+		if x.renewAt <= nowMillis {
+			if due == nil {
+				due = map[uint32][]renewRequest{}
+			}
+			due[id.Shard()] = append(due[id.Shard()], renewRequest{ID: id, Agent: x.agent, Epoch: x.epoch, Verb: "renew"})
+			x.renewAt = nowMillis + max(x.leaseMillis/renewParts, minRenewMillis)
+			h.mu.byTask[id] = x
+		}
+		if next == 0 || x.renewAt < next {
+			next = x.renewAt
+		}
+	}
+	return due, next
 }
 
 // letGo is closed when the next held task is let go.

@@ -22,6 +22,7 @@ import (
 	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/internal/form"
 	"github.com/quorate/quorate/node/internal/peer"
+	"github.com/quorate/quorate/node/internal/stream"
 	"github.com/quorate/quorate/node/internal/web"
 )
 
@@ -325,7 +326,14 @@ func (n *Node) admit(raftID uint64, nodeID string) error {
 
 // serve starts the HTTP face.
 func (n *Node) serve() {
-	n.server = &http.Server{Handler: web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger}),
+	streams := stream.New(n, stream.Config{Logger: n.cfg.Logger})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	n.server = &http.Server{
+		Handler:   web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger, Streams: streams, StreamPrefix: stream.Prefix}),
+		Protocols: protocols, HTTP2: http2Limits(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return n.ctx }}
 	n.wg.Go(func() {
@@ -334,6 +342,13 @@ func (n *Node) serve() {
 		}
 	})
 	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
+}
+
+// http2Limits bounds what one HTTP/2 connection may hold, and finds out about
+// half-open ones: 15 s of silence, 10 s for the answer to a ping.
+func http2Limits() *http.HTTP2Config {
+	return &http.HTTP2Config{MaxConcurrentStreams: 1024, MaxReadFrameSize: 256 << 10, MaxReceiveBufferPerStream: 1 << 20,
+		MaxReceiveBufferPerConnection: 4<<20 - 1, SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, WriteByteTimeout: 30 * time.Second}
 }
 
 // closeTimeout bounds the drain at Close.

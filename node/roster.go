@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
@@ -244,13 +245,17 @@ func (n *core) watchAgents() {
 type sessions struct {
 	mu struct {
 		sync.Mutex
-		of map[string]*session
+		of    map[string]*session
+		works int              // those among them that renew what they hold
+		away  map[string]int64 // agents whose session ended a moment ago: when they came to another node, 0 not yet
 	}
 }
 
 type session struct {
 	events chan api.SessionEvent
 	fenced chan struct{} // closed when the agent connected again
+	opened time.Time
+	work   bool // its node renews what the agent holds
 }
 
 // sessionQueue bounds the revocations waiting for a slow reader; one that is
@@ -260,18 +265,76 @@ const sessionQueue = 256
 func newSessions() *sessions {
 	s := &sessions{}
 	s.mu.of = map[string]*session{}
+	s.mu.away = map[string]int64{}
 	return s
 }
 
-func (s *sessions) open(id string) *session {
-	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{})}
+func (s *sessions) open(id string) *session     { return s.enter(id, false) }
+func (s *sessions) openWork(id string) *session { return s.enter(id, true) }
+
+func (s *sessions) enter(id string, work bool) *session {
+	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: time.Now(), work: work}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.mu.of[id]; old != nil {
-		close(old.fenced)
+		s.fence(old)
+	}
+	if work {
+		s.mu.works++
 	}
 	s.mu.of[id] = x
 	return x
+}
+
+// fence ends a session that another took the place of. Call with the lock held.
+func (s *sessions) fence(x *session) {
+	close(x.fenced)
+	if x.work {
+		s.mu.works--
+	}
+}
+
+// working are the agents whose node renews for them.
+func (s *sessions) working() map[string]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.works == 0 {
+		return nil
+	}
+	ids := make(map[string]struct{}, s.mu.works)
+	for id, x := range s.mu.of {
+		if x.work {
+			ids[id] = struct{}{}
+		}
+	}
+	return ids
+}
+
+// moved takes the news that an agent connected to another node: its session
+// here is fenced if older says so, and one that ended just now is no loss. It
+// says whether a session was fenced.
+func (s *sessions) moved(id string, nowMillis int64, older func(opened time.Time) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.mu.away[id]; ok {
+		s.mu.away[id] = nowMillis
+	}
+	x := s.mu.of[id]
+	if x == nil || !older(x.opened) {
+		return false
+	}
+	s.fence(x)
+	delete(s.mu.of, id)
+	return true
+}
+
+// back forgets an agent's absence and says whether it went on elsewhere.
+func (s *sessions) back(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.mu.away[id]
+	delete(s.mu.away, id)
+	return at > 0
 }
 
 // close ends a session; false when a newer one had taken its place.
@@ -281,7 +344,11 @@ func (s *sessions) close(id string, x *session) bool {
 	if s.mu.of[id] != x {
 		return false
 	}
+	if x.work {
+		s.mu.works--
+	}
 	delete(s.mu.of, id)
+	s.mu.away[id] = 0
 	return true
 }
 

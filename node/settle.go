@@ -65,7 +65,7 @@ func (n *core) renewAs(ctx context.Context, verb, id string, c api.Claim) (api.R
 		}
 		return r, err
 	}
-	n.holds.add(tid, c.AgentID, c.Epoch)
+	n.holds.add(tid, c.AgentID, c.Epoch, 0, n.nowMillis())
 	return r, nil
 }
 

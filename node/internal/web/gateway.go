@@ -32,7 +32,7 @@ func newGateway(b Backend, s *server) *httputil.ReverseProxy {
 		Transport: &members{list: b.Gateway, next: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 			MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute, DisableCompression: true,
-		}},
+		}, streams: streamTransport()},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var tooLarge *http.MaxBytesError
 			switch {
@@ -53,8 +53,17 @@ func newGateway(b Backend, s *server) *httputil.ReverseProxy {
 // members sends a request to the first member that takes the connection. A
 // request that was begun is never sent twice: its outcome is unknown.
 type members struct {
-	list func() []string // base URLs, best first
-	next http.RoundTripper
+	list    func() []string // base URLs, best first
+	next    http.RoundTripper
+	streams http.RoundTripper // HTTP/2
+}
+
+// streamTransport speaks HTTP/2 without TLS, which is how streams travel.
+func streamTransport() *http.Transport {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, Protocols: p, DisableCompression: true,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -71,7 +80,11 @@ func (m *members) RoundTrip(r *http.Request) (*http.Response, error) {
 		if body != nil {
 			out.Body = io.NopCloser(body) // a failed dial must not close it
 		}
-		resp, err := m.next.RoundTrip(out)
+		next := m.next
+		if r.ProtoMajor == 2 {
+			next = m.streams
+		}
+		resp, err := next.RoundTrip(out)
 		if err == nil || !undelivered(err) {
 			return resp, err
 		}

@@ -143,6 +143,14 @@ func (w *reply) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (s *server) outer(mux *http.ServeMux) http.Handler {
 	foreign := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if s.cfg.Streams != nil && strings.HasPrefix(r.URL.Path, s.cfg.StreamPrefix) && foreign.Check(r) == nil {
+			if len(s.b.Gateway()) > 0 {
+				s.gateway.ServeHTTP(rw, r)
+			} else {
+				s.cfg.Streams.ServeHTTP(rw, r)
+			}
+			return
+		}
 		w := &reply{ResponseWriter: rw, rc: http.NewResponseController(rw)}
 		id := requestID(r)
 		w.Header().Set("X-Request-Id", id)

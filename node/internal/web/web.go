@@ -51,6 +51,9 @@ type Config struct {
 	// stream. Default one minute.
 	BodyTimeout time.Duration
 	Logger      *slog.Logger
+	// Streams serves the paths under StreamPrefix; nil: nothing does.
+	Streams      http.Handler
+	StreamPrefix string
 }
 
 // bodySlack is what a body may have beside its payloads: names, keys, braces.

@@ -1,0 +1,110 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// Task is a task an agent performs. Epoch is its fencing token: what the task
+// changes outside should be told it.
+type Task struct {
+	api.Lease
+	w *worker
+}
+
+// Progress reports how far the task is: any JSON up to 4 KiB. It is kept in
+// memory and shown with the task; the newest report counts.
+func (t *Task) Progress(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("client: progress: %w", err)
+	}
+	t.w.progress(t, b)
+	return nil
+}
+
+// Handler performs one task and returns its result, which becomes JSON. ctx
+// ends when the task was cancelled or given to somebody else; what it returns
+// then is dropped. An error fails the attempt; see [Permanent].
+type Handler func(ctx context.Context, t *Task) (result any, err error)
+
+// Permanent marks an error after which another attempt makes no sense.
+func Permanent(err error) error { return permanent{err} }
+
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// WorkConfig says how an agent works. Zero fields take the default.
+type WorkConfig struct {
+	Manifest api.Manifest
+	// Handler performs one task; Batch several, with a settlement for each it
+	// has ended (the others keep until it is called with them again: they are
+	// not). One of the two is required.
+	Handler Handler
+	Batch   func(ctx context.Context, tasks []Task) []api.Settlement
+	// Concurrency is how many calls of Handler or Batch run at a time; default
+	// the manifest's max_concurrent_tasks, or 1.
+	Concurrency int
+	// Credit is how many tasks the agent has at a time, the ones that wait for
+	// a call included; default Concurrency, at most api.MaxCredit. With more,
+	// short tasks do not wait for the network.
+	Credit int
+	// Drain is how long calls may go on after ctx has ended; default 1 min.
+	Drain  time.Duration
+	Logger *slog.Logger // default: none
+}
+
+func (c WorkConfig) withDefaults() (WorkConfig, error) {
+	if (c.Handler == nil) == (c.Batch == nil) {
+		return c, errors.New("client: work: want a Handler or a Batch")
+	}
+	if c.Manifest.AgentID == "" {
+		return c, errors.New("client: work: the manifest names no agent_id")
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = max(c.Manifest.MaxTasks, 1)
+	}
+	if c.Credit == 0 {
+		c.Credit = min(c.Concurrency, api.MaxCredit)
+	}
+	if c.Concurrency < 1 || c.Credit < 1 || c.Credit > api.MaxCredit {
+		return c, fmt.Errorf("client: work: concurrency %d and credit %d: want at least 1, and credit at most %d", c.Concurrency, c.Credit, api.MaxCredit)
+	}
+	if c.Drain == 0 {
+		c.Drain = time.Minute
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// Work performs tasks as the agent of the manifest, which it registers, until
+// ctx ends; then it takes no more, lets the calls under way finish, and
+// returns nil. Tasks are pushed to it, leases renewed for it. When its node
+// dies it goes on at another with what it holds. An error means that the agent
+// was refused, or that another process took its ID.
+func (c *Client) Work(ctx context.Context, m api.Manifest, h Handler) error {
+	return c.WorkWith(ctx, WorkConfig{Manifest: m, Handler: h})
+}
+
+// WorkWith is Work with more to say.
+func (c *Client) WorkWith(ctx context.Context, cfg WorkConfig) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	manifest, err := json.Marshal(cfg.Manifest)
+	if err != nil {
+		return fmt.Errorf("client: manifest: %w", err)
+	}
+	w := newWorker(cfg, manifest)
+	return w.run(ctx, c)
+}

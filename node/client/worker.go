@@ -1,0 +1,324 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"sync"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// Bounds of what a worker sends.
+const (
+	settlesInFlight = 8       // batches without an answer; the next waits and grows
+	settleBytes     = 1 << 20 // of results in one message, beyond the first
+	startedAfter    = 50 * time.Millisecond
+	drainedWithin   = 10 * time.Second // for the last answers, after the last call
+)
+
+// worker is an agent at work: what it holds outlives the sessions.
+type worker struct {
+	cfg      WorkConfig
+	manifest []byte
+	wake     chan struct{} // capacity 1: there is something to send
+	calls    sync.WaitGroup
+	running  context.Context // of the calls
+	stop     context.CancelCauseFunc
+
+	mu struct {
+		sync.Mutex
+		held     map[string]*holding
+		queue    []Task // no call has begun with them
+		busy     int    // calls
+		young    []*holding
+		reports  map[string]api.HeldClaim // newest progress of each
+		settle   []api.Settlement
+		flight   map[uint64][]api.Settlement
+		seq      uint64
+		grant    int64 // credit to give with the next message
+		returned []api.Held
+		draining bool
+		drained  bool // said to the node
+		token    string
+	}
+}
+
+// holding is one task the agent has.
+type holding struct {
+	id     string
+	epoch  uint64
+	ended  bool                    // its settlement is on its way
+	cancel context.CancelCauseFunc // nil before its call, and of a batch
+}
+
+// Causes that end a call's context.
+var (
+	errRevoked = errors.New("client: the task is over, or somebody else's")
+	errStopped = errors.New("client: the agent was stopped")
+)
+
+func newWorker(cfg WorkConfig, manifest []byte) *worker {
+	w := &worker{cfg: cfg, manifest: manifest, wake: make(chan struct{}, 1)}
+	w.running, w.stop = context.WithCancelCause(context.Background())
+	w.mu.held = map[string]*holding{}
+	w.mu.reports = map[string]api.HeldClaim{}
+	w.mu.flight = map[uint64][]api.Settlement{}
+	return w
+}
+
+func (w *worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps a session open until ctx ended and everything is settled.
+func (w *worker) run(ctx context.Context, c *Client) error {
+	l := c.lane()
+	defer l.close()
+	defer w.calls.Wait()
+	defer w.stop(errStopped)
+	session, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var late *time.Timer
+	stop := context.AfterFunc(ctx, func() {
+		w.drain()
+		late = time.AfterFunc(w.cfg.Drain, func() {
+			w.stop(errStopped)
+			time.AfterFunc(drainedWithin, end)
+		})
+	})
+	defer func() {
+		if !stop() && late != nil {
+			late.Stop()
+		}
+	}()
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(w.cfg.Manifest.AgentID)) // agents spread over the nodes
+	at := nodes{urls: c.urls, at: int(h.Sum32() >> 1)}
+	pause := rounds{}
+	for {
+		began := time.Now()
+		err := w.session(session, c, l.rpc(at.url()), &at)
+		var e *api.Error
+		switch {
+		case ctx.Err() != nil && (w.empty() || session.Err() != nil):
+			return nil
+		case errors.As(err, &e) && e.Retry == api.RetryNo:
+			return err
+		}
+		at.next()
+		if time.Since(began) > worthwhile || errors.Is(err, errNodeLeaves) {
+			pause = rounds{}
+		}
+		w.cfg.Logger.Info("session ended, opening another", "layer", 2, "agent", w.cfg.Manifest.AgentID, "node", at.url(), "error", err)
+		if !pause.since.IsZero() || len(at.urls) == 1 {
+			pause.again(session, err)
+		} else {
+			pause.since, pause.pause = time.Now(), firstPause // the first other node is asked at once
+		}
+	}
+}
+
+// drain takes no more work and gives back what no call has begun with.
+func (w *worker) drain() {
+	w.mu.Lock()
+	w.mu.draining = true
+	for _, t := range w.mu.queue {
+		w.mu.returned = append(w.mu.returned, api.Held{TaskID: t.TaskID, Epoch: t.Epoch})
+		delete(w.mu.held, t.TaskID)
+	}
+	w.mu.queue = nil
+	w.mu.Unlock()
+	w.poke()
+}
+
+// empty says that nothing is held, or waits to be sent or answered.
+func (w *worker) empty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.mu.held) == 0 && len(w.mu.returned) == 0
+}
+
+// take enters tasks that were pushed and starts calls for them.
+func (w *worker) take(list []api.Lease) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range list {
+		if old := w.mu.held[l.TaskID]; old != nil && old.epoch >= l.Epoch {
+			continue
+		} else if old != nil && old.cancel != nil {
+			old.cancel(errRevoked) // given again: the earlier epoch is over
+		}
+		if w.mu.draining {
+			w.mu.returned = append(w.mu.returned, api.Held{TaskID: l.TaskID, Epoch: l.Epoch})
+			continue
+		}
+		w.mu.held[l.TaskID] = &holding{id: l.TaskID, epoch: l.Epoch}
+		w.mu.queue = append(w.mu.queue, Task{Lease: l, w: w})
+	}
+	calls := min(w.cfg.Concurrency-w.mu.busy, len(w.mu.queue))
+	if w.cfg.Batch != nil {
+		calls = min(calls, 1) // one call takes all there is
+	}
+	for range calls {
+		w.mu.busy++
+		w.calls.Go(w.work)
+	}
+	if len(w.mu.returned) > 0 {
+		w.poke()
+	}
+}
+
+// work makes calls until the queue is empty.
+func (w *worker) work() {
+	for {
+		w.mu.Lock()
+		n := len(w.mu.queue)
+		if n == 0 || w.running.Err() != nil {
+			w.mu.busy--
+			w.mu.Unlock()
+			return
+		}
+		if w.cfg.Batch == nil {
+			t := w.mu.queue[0]
+			w.mu.queue = w.mu.queue[1:]
+			h := w.mu.held[t.TaskID]
+			ctx, cancel := context.WithCancelCause(w.running)
+			if h != nil {
+				h.cancel = cancel
+				if w.mu.young = append(w.mu.young, h); len(w.mu.young) == 1 {
+					w.poke()
+				}
+			}
+			w.mu.Unlock()
+			w.perform(ctx, &t)
+			cancel(nil)
+			continue
+		}
+		list := w.mu.queue
+		w.mu.queue = nil
+		w.mu.Unlock()
+		w.settle(w.cfg.Batch(w.running, list))
+	}
+}
+
+// perform makes one call of the handler.
+func (w *worker) perform(ctx context.Context, t *Task) {
+	result, err := w.cfg.Handler(ctx, t)
+	if errors.Is(context.Cause(ctx), errRevoked) {
+		w.settle(nil)
+		return
+	}
+	s := api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete"}
+	if err == nil && result != nil {
+		if s.Result, err = json.Marshal(result); err != nil {
+			err = Permanent(err)
+		}
+	}
+	if err != nil {
+		s.Verdict, s.Error, s.NoRetry = "fail", err.Error(), errors.As(err, new(permanent))
+	}
+	w.settle([]api.Settlement{s})
+}
+
+// settle hands verdicts to the writer. The ended tasks' credit goes with them.
+func (w *worker) settle(list []api.Settlement) {
+	w.mu.Lock()
+	for i := range list {
+		if h := w.mu.held[list[i].TaskID]; h != nil && h.epoch == list[i].Epoch && !h.ended {
+			h.ended = true
+			w.mu.grant++
+			w.mu.settle = append(w.mu.settle, list[i])
+		}
+	}
+	w.mu.Unlock()
+	w.poke()
+}
+
+func (w *worker) progress(t *Task, b []byte) {
+	w.mu.Lock()
+	if h := w.mu.held[t.TaskID]; h != nil && h.epoch == t.Epoch && !h.ended {
+		w.mu.reports[t.TaskID] = api.HeldClaim{Held: api.Held{TaskID: t.TaskID, Epoch: t.Epoch}, Progress: b}
+	}
+	w.mu.Unlock()
+	w.poke()
+}
+
+// revoke stops tasks that are over.
+func (w *worker) revoke(id string, epoch uint64, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.mu.held[id]
+	if h == nil || h.epoch > epoch || h.ended {
+		return // an ended one has its own answer
+	}
+	w.cfg.Logger.Info("task revoked", "layer", 5, "task", id, "reason", reason)
+	if h.cancel != nil {
+		h.cancel(errRevoked)
+	}
+	w.drop(h)
+}
+
+// drop forgets a task that has not ended; its credit comes back. Call with the
+// lock held.
+func (w *worker) drop(h *holding) {
+	delete(w.mu.held, h.id)
+	for i := range w.mu.queue {
+		if w.mu.queue[i].TaskID == h.id {
+			w.mu.queue = append(w.mu.queue[:i:i], w.mu.queue[i+1:]...)
+			break
+		}
+	}
+	w.mu.grant++
+	w.poke()
+}
+
+// recall gives back what no call has begun with.
+func (w *worker) recall(id string, epoch uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.mu.held[id]
+	if h == nil || h.epoch != epoch {
+		return
+	}
+	for i := range w.mu.queue {
+		if w.mu.queue[i].TaskID == id {
+			w.drop(h)
+			w.mu.returned = append(w.mu.returned, api.Held{TaskID: id, Epoch: epoch})
+			return
+		}
+	}
+}
+
+// answered takes the verdicts of one batch: what may be repeated is.
+func (w *worker) answered(seq uint64, refused map[uint32]*api.Error) {
+	w.mu.Lock()
+	list := w.mu.flight[seq]
+	delete(w.mu.flight, seq)
+	for i := range list {
+		e := refused[uint32(i)]
+		if e != nil && e.Retry != api.RetryNo {
+			w.mu.settle = append(w.mu.settle, list[i])
+			continue
+		}
+		h := w.mu.held[list[i].TaskID]
+		if h == nil || h.epoch != list[i].Epoch {
+			continue
+		}
+		if e != nil && list[i].Verdict == "complete" && (e.Status == 400 || e.Status == 413 || e.Status == 422) { // the result is what is wrong
+			w.mu.settle = append(w.mu.settle, api.Settlement{TaskID: h.id, Epoch: h.epoch, Verdict: "fail", Error: "the result was refused: " + e.Detail, NoRetry: true})
+			continue
+		}
+		if e != nil {
+			w.cfg.Logger.Warn("verdict refused", "layer", e.Layer, "task", h.id, "code", e.Code, "detail", e.Detail)
+		}
+		delete(w.mu.held, h.id)
+	}
+	w.mu.Unlock()
+	w.poke()
+}

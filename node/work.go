@@ -1,0 +1,267 @@
+package node
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/stream"
+)
+
+// work is one agent's working session at this node: the stream's face drives
+// it, and so may a program that embeds the node.
+type work struct {
+	n       *core
+	agent   string
+	session *session
+	welcome api.WorkWelcome
+	lost    []api.SessionEvent // of what the agent said it holds
+}
+
+var _ stream.Worker = (*work)(nil)
+
+// OpenWork opens a working session: the agent is registered if need be, an
+// older session of the same agent is fenced wherever it is, and what the agent
+// holds from before is claimed for it.
+func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, error) {
+	if h.AgentID == "" {
+		return nil, api.Errorf(422, 3, "agent_id_missing", api.RetryNo, "hello names no agent_id")
+	}
+	if len(h.Held) > api.MaxHeld {
+		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d held tasks in hello, at most %d", len(h.Held), api.MaxHeld)
+	}
+	digest, err := n.manifestOf(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	resumed := false
+	if h.Resume != "" {
+		if !n.resumes(h.AgentID, h.Resume) {
+			return nil, api.Errorf(403, 2, "bad_resume_token", api.RetryNo, "the resume token is not one this cluster gave agent %s", h.AgentID).
+				WithHint("open a session without it")
+		}
+		resumed = true
+	}
+	if !resumed && n.sessions.connected(h.AgentID) {
+		n.cfg.Logger.Warn("agent connected again without its resume token: its older session is fenced", "layer", 2, "agent", h.AgentID)
+	}
+	w := &work{n: n, agent: h.AgentID, session: n.sessions.openWork(h.AgentID)}
+	if resumed { // who had a session held what it says: a shard's next leader must not give it away meanwhile
+		now := n.nowMillis()
+		for _, x := range h.Held {
+			if id, err := n.claimed(x.TaskID, h.AgentID, x.Epoch); err == nil {
+				n.holds.add(id, h.AgentID, x.Epoch, 0, now)
+			}
+		}
+	}
+	n.announceSession(h.AgentID)
+	n.roster.seen(h.AgentID)
+	n.flushSeen()
+	held := make([]api.HeldClaim, len(h.Held))
+	for i, x := range h.Held {
+		held[i].Held = x
+	}
+	claim, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	w.lost = n.claimMany(claim, h.AgentID, held)
+	w.welcome = api.WorkWelcome{NodeID: n.id.NodeID, Resume: n.resumeToken(h.AgentID), Digest: digest, Nodes: n.apiAddrs()}
+	return w, nil
+}
+
+// manifestOf registers the manifest of a hello, if it brings a new one, and
+// returns the digest of what is registered then.
+func (n *core) manifestOf(ctx context.Context, h api.WorkHello) (string, error) {
+	var digest string
+	known := func() bool {
+		var a ledger.Agent
+		var ok bool
+		n.control.view(func(c *ledger.Control) { a, ok = c.Agent(h.AgentID) })
+		if ok {
+			digest = digestOf(a.Manifest)
+		}
+		return ok
+	}
+	if len(h.Manifest) > 0 {
+		var m api.Manifest
+		if err := json.Unmarshal(h.Manifest, &m); err != nil {
+			return "", errManifest(err.Error())
+		}
+		if m.AgentID != h.AgentID {
+			return "", errManifest("agent_id is " + m.AgentID + ", hello says " + h.AgentID)
+		}
+		b, err := json.Marshal(m)
+		if err != nil {
+			return "", errManifest(err.Error())
+		}
+		if known() && digest == digestOf(b) {
+			return digest, nil
+		}
+		_, err = n.Register(ctx, m)
+		return digestOf(b), err
+	}
+	if !known() {
+		a, err := n.agentLocal(ctx, h.AgentID)
+		if err != nil {
+			return "", err
+		}
+		digest = digestOf(a.Manifest)
+	}
+	if h.Digest != "" && h.Digest != digest {
+		return "", api.Errorf(409, 3, "manifest_changed", api.RetryNo, "agent %s is registered with another manifest", h.AgentID).
+			WithHint("send the manifest with the hello, or none of its digest")
+	}
+	return digest, nil
+}
+
+func digestOf(manifest []byte) string {
+	sum := sha256.Sum256(manifest)
+	return hex.EncodeToString(sum[:])
+}
+
+// resumeNonceBytes and the MAC make up a resume token.
+const resumeNonceBytes = 12
+
+func (n *core) resumeMAC(agent string, nonce []byte) []byte {
+	m := hmac.New(sha256.New, n.cursorKey)
+	m.Write([]byte("session\x00"))
+	m.Write(nonce)
+	m.Write([]byte(agent))
+	return m.Sum(nil)[:16]
+}
+
+func (n *core) resumeToken(agent string) string {
+	nonce := make([]byte, resumeNonceBytes)
+	_, _ = rand.Read(nonce) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(append(nonce, n.resumeMAC(agent, nonce)...))
+}
+
+func (n *core) resumes(agent, token string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	return err == nil && len(b) > resumeNonceBytes && hmac.Equal(b[resumeNonceBytes:], n.resumeMAC(agent, b[:resumeNonceBytes]))
+}
+
+// apiAddrs are the members' API addresses.
+func (n *core) apiAddrs() (addrs []string) {
+	n.control.view(func(c *ledger.Control) {
+		for _, x := range c.Nodes() {
+			if x.APIAddr != "" {
+				addrs = append(addrs, x.APIAddr)
+			}
+		}
+	})
+	return addrs
+}
+
+// Welcome is what the session begins with, and Lost what of hello's tasks the
+// agent holds no more.
+func (w *work) Welcome() (api.WorkWelcome, []api.SessionEvent) { return w.welcome, w.lost }
+
+// Take waits for up to limit tasks; none when ctx ends.
+func (w *work) Take(ctx context.Context, limit int) ([]api.Lease, error) {
+	for ctx.Err() == nil && w.n.ctx.Err() == nil {
+		got, err := w.n.Lease(ctx, api.LeaseRequest{AgentID: w.agent, Max: min(limit, MaxLeases), WaitSeconds: maxLeaseWait.Seconds()})
+		if err != nil || len(got.Tasks) > 0 {
+			return got.Tasks, err
+		}
+	}
+	return nil, nil
+}
+
+// Settle ends held tasks.
+func (w *work) Settle(ctx context.Context, list []api.Settlement) ([]api.SettleVerdict, error) {
+	for i := range list {
+		list[i].AgentID = w.agent // a session speaks for nobody else
+	}
+	return w.n.Settle(ctx, w.agent, list)
+}
+
+// Claim marks tasks started, or takes their progress; it returns those that
+// are over.
+func (w *work) Claim(ctx context.Context, list []api.HeldClaim) ([]api.SessionEvent, error) {
+	if len(list) > api.MaxBatch {
+		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d claims in one message, at most %d", len(list), api.MaxBatch)
+	}
+	for i := range list {
+		if len(list[i].Progress) > MaxProgressBytes {
+			return nil, api.Errorf(413, 2, "payload_too_large", api.RetryNo, "progress of %s has %d bytes, at most %d", list[i].TaskID, len(list[i].Progress), MaxProgressBytes)
+		}
+		if list[i].Progress != nil && !json.Valid(list[i].Progress) {
+			return nil, api.Errorf(422, 5, "bad_progress", api.RetryNo, "progress of %s is not JSON", list[i].TaskID)
+		}
+	}
+	return w.n.claimMany(ctx, w.agent, list), nil
+}
+
+// Return gives tasks back that were not started; no attempt is counted.
+func (w *work) Return(list []api.Held) {
+	var back []grant
+	for _, h := range list {
+		if id, err := w.n.claimed(h.TaskID, w.agent, h.Epoch); err == nil && w.n.holds.yield(id, w.agent, h.Epoch) {
+			back = append(back, grant{id: id, epoch: h.Epoch})
+		}
+	}
+	w.n.settleGrants(back, notifyGiveBack)
+}
+
+// Events are what the node tells of held tasks.
+func (w *work) Events() <-chan api.SessionEvent { return w.session.events }
+
+// Over is closed when the session must end, for the reason Why gives.
+func (w *work) Over() <-chan struct{} { return w.session.fenced }
+
+// Leaving is closed when the node goes: the agent should go to another.
+func (w *work) Leaving() <-chan struct{} { return w.n.leaving }
+
+// Why says what Over means.
+func (w *work) Why() error { return errFenced(w.agent) }
+
+// Close ends the session. The agent is lost unless it comes back, here or
+// elsewhere, within the grace.
+func (w *work) Close() { w.n.sessionEnded(w.agent, w.session) }
+
+// announceSession tells the other nodes that an agent connected here: an older
+// session there is fenced.
+func (n *core) announceSession(agent string) {
+	for _, v := range n.id.Voters {
+		if v.RaftID != n.id.RaftID {
+			n.peers.Notify(v.RaftID, notifySession, []byte(agent))
+		}
+	}
+}
+
+// sessionCross is within what time two sessions of one agent count as opened
+// at once; then the one at the node with the lower raft ID is fenced.
+const sessionCross = 50 * time.Millisecond
+
+// sessionElsewhere is announceSession's other end.
+func (n *core) sessionElsewhere(from uint64, agent string) {
+	if n.sessions.moved(agent, n.nowMillis(), func(opened time.Time) bool {
+		return time.Since(opened) > sessionCross || n.id.RaftID < from
+	}) {
+		n.cfg.Logger.Warn("agent connected again at another node: its session here is fenced", "layer", 2, "agent", agent, "node", n.nodeName(from))
+	}
+}
+
+// OpenWork opens a working session; see the core's.
+func (n *Node) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, error) {
+	c, err := n.member()
+	if err != nil {
+		return nil, err
+	}
+	if c.closing() {
+		return nil, api.Errorf(503, 2, "node_leaving", api.RetryLater, "this node is shutting down").WithHint("connect to another")
+	}
+	w, err := c.OpenWork(ctx, h)
+	if errors.Is(err, context.Canceled) {
+		return nil, api.Errorf(503, 2, "cancelled", api.RetryLater, "the connection went while the session was opened")
+	}
+	return w, err
+}
