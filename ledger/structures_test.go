@@ -66,8 +66,8 @@ func TestTableAndOrder(t *testing.T) {
 				w.next()
 			}
 		}
-		if byID.count != len(model) || s.used != len(model) {
-			t.Fatalf("%d in the table, %d in the slab, want %d", byID.count, s.used, len(model))
+		if byID.count() != len(model) || s.used != len(model) {
+			t.Fatalf("%d in the table, %d in the slab, want %d", byID.count(), s.used, len(model))
 		}
 	}
 }

@@ -160,8 +160,8 @@ func checkInvariants(t testing.TB, s *Tasks) {
 		open[e.state]++
 		n++
 	}
-	if n != s.slab.used || n != s.byID.count || keys != s.byKey.count {
-		t.Fatalf("%d listed, %d in slab, %d by ID; %d keys, %d by key", n, s.slab.used, s.byID.count, keys, s.byKey.count)
+	if n != s.slab.used || n != s.byID.count() || keys != s.byKey.count() {
+		t.Fatalf("%d listed, %d in slab, %d by ID; %d keys, %d by key", n, s.slab.used, s.byID.count(), keys, s.byKey.count())
 	}
 	for st, k := range open {
 		if c := s.counts[st]; !State(st).Terminal() && c != k || c < k {

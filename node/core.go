@@ -153,8 +153,14 @@ func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (r
 	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, lead: n.onLead, follow: n.onFollow}
 	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
 	n.desks[shard], n.tasks[shard] = d, m
+	if wrapMachine != nil {
+		return wrapMachine(m), nil
+	}
 	return m, nil
 }
+
+// wrapMachine, set by tests only, watches what is asked of a machine.
+var wrapMachine func(raftstore.Machine) raftstore.Machine
 
 // pushReady hands ready tasks to the scheduler.
 func (n *core) pushReady(list []ready) {

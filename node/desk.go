@@ -22,9 +22,10 @@ type desk struct {
 
 	mu struct {
 		sync.Mutex
-		term     uint64 // 0: this node does not lead the shard
-		opened   bool   // leases may be given: the nodes have reported what they hold
-		slots    []slot
+		term     uint64  // 0: this node does not lead the shard
+		opened   bool    // leases may be given: the nodes have reported what they hold
+		slots    []*slot // pieces of chunks: growing copies pointers, not tasks
+		chunk    []slot  // of slots: the rest of the last chunk
 		free     []uint32
 		byID     map[ledger.TaskID]uint32
 		wheel    wheel
@@ -123,7 +124,7 @@ func (d *desk) clear() {
 	m.wheel.reset()
 	m.free = m.free[:0]
 	for i := range m.slots {
-		m.slots[i] = slot{gen: m.slots[i].gen + 1} // handles still queued are stale now
+		*m.slots[i] = slot{gen: m.slots[i].gen + 1} // handles still queued are stale now
 		m.free = append(m.free, uint32(i))
 	}
 	clear(m.byID)
@@ -152,7 +153,7 @@ func (d *desk) open(term uint64, reports []report, nowMillis int64) {
 	}
 	var out []ready
 	for i := range d.mu.slots {
-		s := &d.mu.slots[i]
+		s := d.mu.slots[i]
 		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() {
 			out = append(out, d.ready(uint32(i)))
 		}
@@ -167,7 +168,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 	if !ok {
 		return
 	}
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	if s.brief.State != ledger.StateReady || r.epoch <= s.brief.Epoch || r.epoch < s.lease.epoch {
 		return
 	}
@@ -181,7 +182,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 }
 
 func (d *desk) ready(i uint32) ready {
-	b := &d.mu.slots[i].brief
+	b := d.mu.slots[i].brief
 	return ready{handle: d.handle(i, d.mu.slots[i].gen), capability: b.Capability, band: sched.Band(b.Priority), millis: b.ReadyMillis}
 }
 
@@ -194,7 +195,7 @@ func (d *desk) put(b ledger.Brief) uint32 {
 			i, m.free = m.free[n-1], m.free[:n-1]
 		} else {
 			i = uint32(len(m.slots))
-			m.slots = append(m.slots, slot{})
+			m.slots = append(m.slots, d.slot())
 		}
 		m.byID[b.ID] = i
 		m.slots[i].epoch = b.Epoch
@@ -208,10 +209,22 @@ func (d *desk) put(b ledger.Brief) uint32 {
 	return i
 }
 
+const slotChunk = 256
+
+// slot is a fresh one.
+func (d *desk) slot() *slot {
+	if len(d.mu.chunk) == 0 {
+		d.mu.chunk = make([]slot, slotChunk)
+	}
+	s := &d.mu.chunk[0]
+	d.mu.chunk = d.mu.chunk[1:]
+	return s
+}
+
 // drop forgets an ended task.
 func (d *desk) drop(i uint32) {
 	m := &d.mu
-	s := &m.slots[i]
+	s := m.slots[i]
 	if s.lease.agent != "" {
 		m.leased--
 	}
@@ -234,7 +247,7 @@ func (d *desk) applied(events []ledger.Event) {
 		e := &events[k]
 		if e.State.Terminal() {
 			if i, ok := d.mu.byID[e.ID]; ok {
-				if s := &d.mu.slots[i]; s.epoch > e.Epoch {
+				if s := d.mu.slots[i]; s.epoch > e.Epoch {
 					d.mu.lastSeen[e.ID] = s.epoch
 				}
 				d.drop(i)
@@ -242,7 +255,7 @@ func (d *desk) applied(events []ledger.Event) {
 			continue
 		}
 		i := d.put(e.Brief)
-		s := &d.mu.slots[i]
+		s := d.mu.slots[i]
 		if s.lease.agent != "" { // the attempt it stood for has ended
 			d.mu.leased--
 			s.lease = lease{}
@@ -262,7 +275,7 @@ func (d *desk) applied(events []ledger.Event) {
 
 // rearm sets slot i's one due time: the soonest of lease end, delay, deadline.
 func (d *desk) rearm(i uint32) {
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	due := int64(0)
 	sooner := func(t int64) {
 		if t > 0 && (due == 0 || t < due) {

@@ -27,7 +27,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 		if !ok {
 			continue
 		}
-		s := &d.mu.slots[i]
+		s := d.mu.slots[i]
 		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending {
 			continue
 		}
@@ -60,7 +60,7 @@ func (d *desk) find(id ledger.TaskID, agent string, epoch uint64) (uint32, claim
 	if !ok {
 		return 0, claimUnknown
 	}
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	switch {
 	case s.lease.agent == agent && s.lease.epoch == epoch:
 		return i, claimHolds
@@ -96,7 +96,7 @@ func (d *desk) renew(id ledger.TaskID, agent string, node, epoch uint64, start b
 	if v != claimHolds {
 		return held{}, v
 	}
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	s.lease.expires, s.lease.confirmed, s.lease.node = nowMillis+s.brief.LeaseMillis, true, node
 	if (start || progress != nil) && s.lease.started == 0 {
 		s.lease.started = nowMillis
@@ -132,7 +132,7 @@ func (d *desk) giveBack(id ledger.TaskID, epoch uint64) {
 }
 
 func (d *desk) takeBack(i uint32) ready {
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	s.lease = lease{}
 	s.gen++
 	d.mu.leased--
@@ -150,7 +150,7 @@ func (d *desk) settling(id ledger.TaskID, agent string, epoch uint64, nowMillis 
 	if v != claimHolds {
 		return 0, 0, "", v
 	}
-	s := &d.mu.slots[i]
+	s := d.mu.slots[i]
 	s.ending, s.nextTry = true, nowMillis+proposeAgainMs
 	started = s.lease.started
 	if started == 0 {
@@ -181,7 +181,7 @@ func (d *desk) due(nowMillis int64) []ledger.Command {
 		return nil
 	}
 	d.mu.wheel.advance(nowMillis, func(i uint32) {
-		s := &d.mu.slots[i]
+		s := d.mu.slots[i]
 		b := &s.brief
 		switch {
 		case s.nextTry > nowMillis:
@@ -215,7 +215,7 @@ func (d *desk) lost(agent string) []ledger.Command {
 	}
 	var cmds []ledger.Command
 	for i := range d.mu.slots {
-		if s := &d.mu.slots[i]; s.lease.agent == agent && agent != "" && !s.ending {
+		if s := d.mu.slots[i]; s.lease.agent == agent && agent != "" && !s.ending {
 			cmds = append(cmds, &ledger.Expire{ID: s.brief.ID, Agent: agent, Epoch: s.lease.epoch, Reason: ledger.ReasonAgentLost})
 		}
 	}
@@ -230,7 +230,7 @@ func (d *desk) counts(into map[string]*deskCounts) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range d.mu.slots {
-		s := &d.mu.slots[i]
+		s := d.mu.slots[i]
 		if s.brief.ID.IsZero() {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -255,6 +256,7 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 		var part Changes
 		part.Puts, part.Deletes, more = changes.More()
 		changes.Puts, changes.Deletes = append(changes.Puts, part.Puts...), append(changes.Deletes, part.Deletes...)
+		runtime.Gosched() // or the turn of this goroutine ends within More, and Apply waits for its lock meanwhile
 	}
 	err := s.journal.sync()
 	if err == nil {
@@ -268,6 +270,7 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 	if durable := changes.Durable; durable != nil {
 		changes = Changes{} // the rows are written: let go of them before anything else
 		for durable() {
+			runtime.Gosched() // as above
 		}
 	}
 	s.mail.call(s.checkpointWritten)
