@@ -50,6 +50,10 @@ const (
 	kindAgentDeregister
 )
 
+const (
+	kindNodeKey kind = iota + 90
+)
+
 func newCommand(k kind) Command {
 	switch k {
 	case kindSubmit:
@@ -70,6 +74,8 @@ func newCommand(k kind) Command {
 		return new(Retry)
 	case kindRefused:
 		return new(Refused)
+	case kindNodeKey:
+		return new(NodeKey)
 	case kindAuditFormat:
 		return new(AuditFormat)
 	case kindClusterInit:

@@ -46,6 +46,7 @@ type Control struct {
 
 	cluster Cluster
 	nodes   []Node   // by raft ID
+	keys    []Key    // by text; of removed nodes as well
 	removed []uint64 // raft IDs that never return, ascending
 	agents  []*Agent // by ID; an Agent is replaced, never changed
 	membership

@@ -40,6 +40,8 @@ func (c *Control) decide(b []byte) Outcome {
 		return c.agentState(x)
 	case *AgentDeregister:
 		return c.agentDeregister(x)
+	case *NodeKey:
+		return c.nodeKey(x)
 	case *AuditFormat:
 		return c.journal.setFormat(x, c.index, c.now)
 	}

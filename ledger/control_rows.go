@@ -12,6 +12,7 @@ import (
 //
 //	'c'                 cluster ID 16 bytes, name, shards
 //	'n' raft ID u64 BE  a node: raft ID, node ID, peer, api, gossip address, version
+//	'k' key             raft ID, key, entered at
 //	'x' raft ID u64 BE  (nothing more): a removed node
 //	'q' name            a rule pack: name, text (byte string), by, entered at
 //	'b' fleet           its packs: fleet, names
@@ -23,6 +24,7 @@ const (
 	rowCluster = 'c'
 	rowNode    = 'n'
 	rowRemoved = 'x'
+	rowKey     = 'k'
 	rowAgent   = 'a'
 	rowPack    = 'q'
 	rowBinding = 'b'
@@ -79,6 +81,11 @@ func (c *Control) row(d rowName) []byte {
 	case rowNode:
 		if i, ok := c.nodeAt(binary.BigEndian.Uint64([]byte(d.name))); ok {
 			return c.nodes[i].append(b)
+		}
+		return nil
+	case rowKey:
+		if i, ok := c.keyAt(d.name); ok {
+			return c.keys[i].append(b)
 		}
 		return nil
 	case rowRemoved:
@@ -157,6 +164,11 @@ func (c *Control) restoreRow(key, value []byte) error {
 		n.read(&r)
 		c.nodes = append(c.nodes, n)
 		name = raftName(n.RaftID)
+	case rowKey:
+		var k Key
+		k.read(&r)
+		c.keys = append(c.keys, k)
+		name = k.Key
 	case rowRemoved:
 		if len(key) != 9 {
 			r.fail("not a raft ID")
@@ -196,6 +208,10 @@ func (c *Control) Digest() uint64 {
 	var buf []byte
 	for i := range c.nodes {
 		buf = c.nodes[i].append(buf[:0])
+		h = hashBytes(h, buf)
+	}
+	for i := range c.keys {
+		buf = c.keys[i].append(buf[:0])
 		h = hashBytes(h, buf)
 	}
 	for _, id := range c.removed {

@@ -114,6 +114,7 @@ const (
 	VerbAgentDeregister = "agent_deregister"
 	VerbClusterRestored = "cluster_restored" // of the shard, and of each task it put in doubt
 	VerbAuditFormat     = "audit_format"
+	VerbNodeKey         = "node_key"
 	VerbCompliance      = "compliance" // what rule packs decided about an intent
 	VerbPackPut         = "pack_put"
 	VerbPackRemove      = "pack_remove"

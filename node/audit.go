@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/ledger/proof"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/trail"
 	"github.com/quorate/quorate/raftstore"
 )
 
@@ -192,10 +196,16 @@ func stateName(s ledger.State) string {
 	return s.String()
 }
 
-// LedgerHeads is where this node's chains end.
+// LedgerHeads is where this node's trees end; at audit level log, where its
+// journals do, with a checksum.
 func (n *core) LedgerHeads(context.Context) ([]api.LedgerHead, error) {
 	heads := make([]api.LedgerHead, 0, n.shards)
 	for shard := range n.shards {
+		if l, err := n.trail(shard); err == nil {
+			h := l.Head()
+			heads = append(heads, api.LedgerHead{Shard: shard, Size: h.Size, Hash: hex.EncodeToString(h.Root[:])})
+			continue
+		}
 		h := n.head(shard)
 		heads = append(heads, api.LedgerHead{Shard: shard, Size: h.Seq, Hash: hex.EncodeToString(h.Hash[:])})
 	}
@@ -211,27 +221,17 @@ func (n *core) head(shard uint32) (h ledger.Head) {
 	return h
 }
 
-// VerifyLedger re-reads this node's journals and recomputes every hash.
+// VerifyLedger: this node's journals are read again, every hash is
+// made anew, and the roots compared with those that were kept.
 func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
 	v := api.LedgerVerification{NodeID: n.id.NodeID, OK: true}
 	for shard := range n.shards {
-		want := n.head(shard)
-		head := api.LedgerHead{Shard: shard}
-		var atWant [32]byte
-		start := place{head: ledger.NewChain(shard)}
-		head.Hash = hex.EncodeToString(start.head.Hash[:])
-		bad, err := n.walkShard(ctx, shard, start, func(r *ledger.Record, _ []byte, at place) bool {
-			head.Size, head.Hash = r.Seq, hex.EncodeToString(at.head.Hash[:])
-			if r.Seq == want.Seq {
-				atWant = at.head.Hash
-			}
-			return true
-		})
+		if n.store.Journal(shard) == nil {
+			continue
+		}
+		head, bad, err := n.verifyShard(ctx, shard)
 		if err != nil {
 			return v, err // with what was verified until then
-		}
-		if bad == nil && want.Seq > 0 && atWant != want.Hash {
-			bad = &api.BadRecord{Shard: shard, Seq: head.Size + 1, Reason: fmt.Sprintf("the state machine is at record %d, the journal ends at %d or differs", want.Seq, head.Size)}
 		}
 		if bad != nil {
 			v.OK = false
@@ -240,4 +240,61 @@ func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 		v.Heads = append(v.Heads, head)
 	}
 	return v, nil
+}
+
+func (n *core) verifyShard(ctx context.Context, shard uint32) (api.LedgerHead, *api.BadRecord, error) {
+	want := n.head(shard)
+	var kept proof.Head // of the trail, before the journal is read
+	var j trail.Journal = n.store.Journal(shard)
+	l, err := n.trails.log(shard, j)
+	if l != nil {
+		kept = l.Head()
+	}
+	if err != nil && l == nil && !n.trails.off {
+		return api.LedgerHead{}, nil, err
+	}
+	var tree proof.Tree
+	var atKept tlog.Hash
+	var atWant [32]byte
+	bad, err := n.walkShard(ctx, shard, place{head: ledger.NewChain(shard)}, func(r *ledger.Record, body []byte, at place) bool {
+		tree.Append(proof.Leaf(body))
+		if r.Seq == want.Seq {
+			atWant = at.head.Hash
+		}
+		if r.Seq == kept.Size {
+			atKept = tree.Root()
+		}
+		return true
+	})
+	root := tree.Root()
+	head := api.LedgerHead{Shard: shard, Size: tree.Size, Hash: hex.EncodeToString(root[:])}
+	switch {
+	case err != nil || bad != nil:
+	case kept.Size > 0 && atKept != kept.Root:
+		bad, err = n.firstAltered(ctx, shard, l, kept.Size)
+	case want.Seq > 0 && atWant != want.Hash:
+		bad = &api.BadRecord{Shard: shard, Seq: head.Size + 1, Reason: fmt.Sprintf("the state machine is at record %d, the journal ends at %d or differs", want.Seq, head.Size)}
+	}
+	return head, bad, err
+}
+
+// firstAltered finds the first of size records whose bytes do not give the
+// leaf that was kept.
+func (n *core) firstAltered(ctx context.Context, shard uint32, l *trail.Log, size uint64) (bad *api.BadRecord, err error) {
+	seq := uint64(0)
+	broken, err := n.walkShard(ctx, shard, place{head: ledger.NewChain(shard)}, func(r *ledger.Record, body []byte, _ place) bool {
+		seq = r.Seq
+		var kept []tlog.Hash
+		if kept, err = l.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(seq-1))}); err == nil && kept[0] != proof.Leaf(body) {
+			bad = &api.BadRecord{Shard: shard, Seq: seq, Reason: "altered: it is not the record that was hashed"}
+		}
+		return err == nil && bad == nil && seq < size
+	})
+	if bad == nil && broken == nil && err == nil {
+		bad = &api.BadRecord{Shard: shard, Seq: seq + 1, Reason: fmt.Sprintf("missing: %d records were hashed, the journal has %d", size, seq)}
+	}
+	if bad == nil {
+		bad = broken
+	}
+	return bad, err
 }

@@ -41,6 +41,9 @@ type Config struct {
 	// are refused (disk_full) and the rest is kept for what ends them; default
 	// 256 MiB, negative never.
 	DiskReserveBytes int64
+	// AuditLevel is "hash" (default: audit records are hashed into Merkle trees
+	// as they come, for checkpoints and proofs) or "log" (they are kept only).
+	AuditLevel string
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
@@ -67,6 +70,7 @@ func (c Config) withDefaults() Config {
 	def(&c.PeerAddr, "127.0.0.1:7701")
 	def(&c.GossipAddr, "127.0.0.1:7702")
 	def(&c.Cluster, "quorate")
+	def(&c.AuditLevel, AuditHash)
 	if c.BootstrapExpect == 0 {
 		c.BootstrapExpect = 3
 	}
@@ -102,6 +106,9 @@ func (c Config) validate() error {
 	}
 	if len(c.Cluster) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.Cluster) {
 		bad("cluster name %q: want up to %d letters, digits, '.', '_' or '-'", c.Cluster, maxNodeIDBytes)
+	}
+	if c.AuditLevel != AuditHash && c.AuditLevel != AuditLog {
+		bad("audit level %q: want %s or %s", c.AuditLevel, AuditHash, AuditLog)
 	}
 	if c.BootstrapExpect < 1 || c.BootstrapExpect > MaxVoters || c.BootstrapExpect%2 == 0 {
 		bad("bootstrap-expect %d: want 1, 3, 5 or 7", c.BootstrapExpect)

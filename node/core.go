@@ -33,6 +33,7 @@ type core struct {
 	tasks   map[uint32]*taskMachine
 	desks   map[uint32]*desk
 
+	trails   *trails
 	leaders  *leaders
 	holds    *holds
 	depths   *depths
@@ -69,6 +70,10 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 		default:
 		}
 	}})
+	var err error
+	if n.trails, err = openTrails(&cfg, id.NodeID, id.RaftID, [16]byte(id.ClusterID)); err != nil {
+		return nil, err
+	}
 	store, err := raftstore.Open(raftstore.Config{Dir: cfg.DataDir, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
 		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal, DiskReserveBytes: cfg.DiskReserveBytes})
 	if err != nil {
@@ -101,6 +106,7 @@ func (n *core) start() {
 	n.loop(n.depthLoop)
 	n.loop(n.balanceLoop)
 	n.loop(n.renewLoop)
+	n.loop(n.trailLoop)
 }
 
 // stop ends everything in the order that lets callers finish: leadership goes
@@ -269,6 +275,7 @@ func (n *core) enter(api, gossip, version string) {
 		for n.ctx.Err() == nil {
 			a := n.do(n.ctx, controlShard, []ledger.Command{up})[0]
 			if a.err == nil {
+				n.background(n.enterKey)
 				if a.outcome.Code != ledger.OK {
 					n.cfg.Logger.Error("this node was not entered in the registry", "layer", 5, "code", a.outcome.Code.String(), "detail", a.outcome.Detail)
 				}

@@ -33,6 +33,8 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.renewManyHere), nil
 	case methodWhy:
 		return serve(ctx, body, n.whyHere), nil
+	case methodCosign:
+		return serve(ctx, body, n.cosignHere), nil
 	}
 	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
 
@@ -129,6 +130,36 @@ func (n *Node) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.R
 		return err
 	}
 	return c.ExportAudit(ctx, f, fn)
+}
+
+// Export streams an audit export.
+func (n *Node) Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error {
+	c, err := n.member()
+	if err != nil {
+		return err
+	}
+	return c.Export(ctx, sizes, w)
+}
+
+// Checkpoint makes an audit checkpoint, signed by this node and its peers.
+func (n *Node) Checkpoint(ctx context.Context) ([]byte, error) {
+	return on(n, func(c *core) ([]byte, error) { return c.Checkpoint(ctx) })
+}
+
+// AuditKeys are the public keys that checkpoints are signed with.
+func (n *Node) AuditKeys(ctx context.Context) (string, error) {
+	return on(n, func(c *core) (string, error) { return c.AuditKeys(ctx) })
+}
+
+// Prove proves a record or, when seq is 0, that a shard's log extends what it
+// was at size from; the answer is a proof of package ledger/proof.
+func (n *Node) Prove(ctx context.Context, shard uint32, seq, from uint64) (any, error) {
+	return on(n, func(c *core) (any, error) {
+		if seq == 0 {
+			return c.ProveConsistency(ctx, shard, from)
+		}
+		return c.ProveRecord(ctx, shard, seq)
+	})
 }
 
 // LedgerHeads is where this node's chains end.

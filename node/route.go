@@ -27,6 +27,7 @@ const (
 	methodSeen
 	methodGone
 	methodWhy
+	methodCosign
 )
 
 // Notifications between nodes, which may be lost.

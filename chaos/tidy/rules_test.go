@@ -31,7 +31,7 @@ var mayImport = []struct {
 	{"node", []string{"node", "ledger", "raftstore", "sched", "gossip"}},
 	{"bench", []string{"bench", "chaos", "node", "ledger", "raftstore", "sched", "gossip"}},
 	{"chaos", []string{"chaos", "node", "ledger", "raftstore", "sched", "gossip"}},
-	{"cmd", []string{"cmd", "node", "bench", "chaos"}},
+	{"cmd", []string{"cmd", "ledger/proof", "node", "bench", "chaos"}},
 }
 
 func within(dir, top string) bool { return dir == top || strings.HasPrefix(dir, top+"/") }

@@ -147,7 +147,9 @@ func (c Client) Export(ctx context.Context) ([]api.Record, error) {
 		if err := d.Decode(&r); err != nil {
 			return err
 		}
-		records = append(records, r)
+		if r.Seq > 0 { // not the header, nor a root between records
+			records = append(records, r)
+		}
 		return nil
 	})
 	return records, err

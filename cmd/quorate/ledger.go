@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -12,10 +14,12 @@ import (
 )
 
 type ledgerCmd struct {
-	Log    ledgerLogCmd    `cmd:"" help:"Show audit records."`
-	Verify ledgerVerifyCmd `cmd:"" help:"Recompute every node's chains and compare them."`
-	Export ledgerExportCmd `cmd:"" help:"Stream records as JSON Lines, with the bytes their hashes cover."`
-	Prove  laterCmd        `cmd:"" help:"(Not in this version.)"`
+	Log        ledgerLogCmd        `cmd:"" help:"Show audit records."`
+	Verify     ledgerVerifyCmd     `cmd:"" help:"Verify an export or a proof offline; without a file, have every node recompute its trees, and compare them."`
+	Export     ledgerExportCmd     `cmd:"" help:"Stream records as JSON Lines, with the bytes their hashes cover."`
+	Prove      ledgerProveCmd      `cmd:"" help:"Print one record with its proof."`
+	Checkpoint ledgerCheckpointCmd `cmd:"" help:"Have the cluster sign how far its audit log reaches."`
+	Keys       ledgerKeysCmd       `cmd:"" help:"Print the keys that checkpoints are signed with."`
 }
 
 type recordFilter struct {
@@ -90,6 +94,7 @@ func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
 
 type ledgerExportCmd struct {
 	recordFilter `embed:""`
+	Out          string `short:"o" placeholder:"FILE" help:"Write everything here, with FILE.checkpoint and FILE.keys, to be verified offline."`
 }
 
 // Run exports records.
@@ -103,19 +108,41 @@ func (c *ledgerExportCmd) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	if c.Out != "" {
+		if f != (api.AuditFilter{Shard: -1}) {
+			return usageError{errors.New("--out exports everything, or it could not be verified: leave the filters out")}
+		}
+		return c.exportWhole(ctx, con)
+	}
+	if f == (api.AuditFilter{Shard: -1}) {
+		in, err := cl.AuditExport(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		_, err = io.Copy(con.out, in)
+		return err
+	}
 	e := json.NewEncoder(con.out)
 	return cl.Export(ctx, f, func(r api.Record) error { return e.Encode(r) })
 }
 
 type ledgerVerifyCmd struct {
-	apiFlags `embed:""`
-	All      bool `help:"Every member of the cluster, not only the nodes of --api."`
-	JSON     bool `name:"json" help:"Print JSON."`
+	apiFlags   `embed:""`
+	File       string `arg:"" optional:"" help:"An export or a proof: verify it offline."`
+	Checkpoint string `placeholder:"FILE" help:"The signed checkpoint; default FILE.checkpoint, or the one in the proof."`
+	Keys       string `placeholder:"FILE" help:"The keys you trust, a line each; default FILE.keys."`
+	Signatures int    `help:"How many of the keys must have signed; default more than half."`
+	All        bool   `help:"Every member of the cluster, not only the nodes of --api."`
+	JSON       bool   `name:"json" help:"Print JSON."`
 }
 
 // Run has every given node verify its chains; the first bad record of each
 // shard is named, and nodes that differ at equal length are an error.
 func (c *ledgerVerifyCmd) Run(ctx context.Context, con console) error {
+	if c.File != "" {
+		return c.offline(con)
+	}
 	if c.All {
 		if err := c.members(ctx); err != nil {
 			return err

@@ -50,6 +50,7 @@ type startCmd struct {
 	AgentInterval   time.Duration `default:"30s" help:"How often an agent should be heard of."`
 	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
 	DiskReserve     int64         `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
+	AuditLevel      string        `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
 	Pprof           string        `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
 	logFlags        `embed:""`
@@ -84,7 +85,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, DiskReserveBytes: c.DiskReserve, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
+		MaxPayloadBytes: c.MaxPayload, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
 	if err != nil {
 		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}

@@ -136,11 +136,42 @@ func (c *Client) Export(ctx context.Context, f api.AuditFilter, fn func(api.Reco
 		} else if err != nil {
 			return fmt.Errorf("client: export was cut off: %w", err)
 		}
+		if r.Seq == 0 { // the header, or a root between records
+			continue
+		}
 		if err := fn(r); err != nil {
 			return err
 		}
 	}
 }
+
+// AuditExport streams the whole audit log up to the sizes given, as the node
+// sends it; the caller closes it.
+func (c *Client) AuditExport(ctx context.Context, sizes string) (io.ReadCloser, error) {
+	resp, err := c.open(ctx, "/v1/audit/export?sizes="+url.QueryEscape(sizes))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// AuditText reads one of the small documents below /v1/audit: checkpoint,
+// keys, proof?….
+func (c *Client) AuditText(ctx context.Context, path string) ([]byte, error) {
+	resp, err := c.open(ctx, "/v1/audit/"+path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAuditText+1))
+	if err == nil && len(b) > maxAuditText {
+		err = fmt.Errorf("client: %s has over %d bytes", path, maxAuditText)
+	}
+	return b, err
+}
+
+// maxAuditText bounds a checkpoint with all its signatures, and a proof.
+const maxAuditText = 1 << 20
 
 // Backup streams one shard, in raftstore's snapshot format, from the node that
 // leads it. The caller closes it and checks what it reads.

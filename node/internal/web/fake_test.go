@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -126,6 +127,17 @@ func (f *fake) Audit(_ context.Context, q api.AuditFilter) (api.RecordPage, erro
 
 func (f *fake) ExportAudit(_ context.Context, _ api.AuditFilter, fn func(api.Record) error) error {
 	return f.export(fn)
+}
+
+func (f *fake) Export(_ context.Context, sizes map[uint32]uint64, w io.Writer) error {
+	_, err := fmt.Fprintln(w, sizes)
+	return err
+}
+
+func (f *fake) Checkpoint(context.Context) ([]byte, error) { return []byte("note\n"), nil }
+func (f *fake) AuditKeys(context.Context) (string, error)  { return "n1+00000000+AQ==\n", nil }
+func (f *fake) Prove(_ context.Context, shard uint32, seq, from uint64) (any, error) {
+	return []uint64{uint64(shard), seq, from}, nil
 }
 
 func (f *fake) Session(ctx context.Context, _ string, held []api.Held, send func(api.SessionEvent) error) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +76,10 @@ func (s *server) operations() []operation {
 		{"POST", "/v1/agents/{id}/heartbeat", "heartbeat", "Say that an agent is alive, and how loaded.", api.Heartbeat{}, api.HeartbeatAck{}, nil, one, (*server).heartbeat},
 		{"POST", "/v1/agents/{id}/session", "session", "Stay connected (NDJSON of events): the end of the connection is the agent's loss.", sessionBody{}, api.SessionEvent{}, nil, one, (*server).session},
 		{"GET", "/v1/audit", "list_records", "List audit records of the answering node.", nil, api.RecordPage{}, auditQuery, one, (*server).audit},
-		{"GET", "/v1/audit/export", "export_records", "Stream audit records as NDJSON, with the bytes their hashes cover.", nil, api.Record{}, auditQuery, one, (*server).export},
+		{"GET", "/v1/audit/export", "export_records", "Stream the audit log as NDJSON with canonical bytes: all of it, up to the sizes given (SHARD:SIZE,…), verifiable offline; or with a filter some records of it.", nil, api.Record{}, append(slices.Clone(auditQuery), "sizes"), one, (*server).export},
+		{"GET", "/v1/audit/checkpoint", "audit_checkpoint", "Make an audit checkpoint: a signed note (text/plain) of all shards' tree heads, cosigned by the peers.", nil, nil, nil, one, (*server).checkpoint},
+		{"GET", "/v1/audit/keys", "audit_keys", "The public keys of audit checkpoints (text/plain), a line each.", nil, nil, nil, one, (*server).auditKeys},
+		{"GET", "/v1/audit/proof", "audit_proof", "Prove a record (shard, seq), or that a shard's log extends what it was (shard, from_size).", nil, nil, []string{"shard", "seq", "from_size"}, one, (*server).proof},
 		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, one, (*server).heads},
 		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, one, (*server).verify},
 		{"GET", "/v1/backup/{shard}", "backup", "Stream one shard as of now, for `quorate backup`; only the node that leads it does.", nil, nil, nil, one, (*server).backup},
@@ -87,7 +91,7 @@ func (s *server) operations() []operation {
 		layer              int
 	}{{"POST", "/v1/tasks/{id}/approve", "approve", 7}, {"POST", "/v1/tasks/{id}/reject", "reject", 7}, {"POST", "/v1/tasks/{id}/resolve", "resolve", 7},
 		{"POST", "/v1/actions", "declare_action", 7}, {"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3},
-		{"GET", "/v1/audit/checkpoint", "audit_checkpoint", 7}, {"GET", "/v1/audit/proof", "audit_proof", 7}, {"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
+		{"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
 		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
 			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,
 			func(*server, http.ResponseWriter, *http.Request) error {
@@ -282,6 +286,9 @@ func (s *server) export(w http.ResponseWriter, r *http.Request) error {
 	f, err := s.auditFilter(r)
 	if err != nil {
 		return err
+	}
+	if !filtered(&f) {
+		return s.fullExport(w, r)
 	}
 	buf := bufio.NewWriterSize(w, 64<<10)
 	out := json.NewEncoder(buf)

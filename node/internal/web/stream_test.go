@@ -195,7 +195,7 @@ func TestExport(t *testing.T) {
 	broken := errors.New("disk")
 	f := &fake{export: func(fn func(api.Record) error) error { return broken }}
 	s := serve(t, f, Config{})
-	resp, err := http.Get(s.URL + "/v1/audit/export")
+	resp, err := http.Get(s.URL + "/v1/audit/export?verb=submit")
 	if err != nil || resp.StatusCode != 500 {
 		t.Fatalf("an export that fails before it begins: %v %v", resp, err)
 	}
@@ -205,7 +205,7 @@ func TestExport(t *testing.T) {
 			_ = fn(api.Record{Seq: 1})
 			return end
 		}
-		resp, err = http.Get(s.URL + "/v1/audit/export")
+		resp, err = http.Get(s.URL + "/v1/audit/export?verb=submit")
 		if err != nil && end == nil {
 			t.Fatal(err)
 		}

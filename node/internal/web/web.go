@@ -34,6 +34,10 @@ type Backend interface {
 	Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error)
 	ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error
 	Backup(ctx context.Context, shard uint32, w io.Writer) error
+	Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error
+	Checkpoint(ctx context.Context) ([]byte, error)
+	AuditKeys(ctx context.Context) (string, error)
+	Prove(ctx context.Context, shard uint32, seq, from uint64) (any, error)
 	LedgerHeads(ctx context.Context) ([]api.LedgerHead, error)
 	VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 	Cluster(ctx context.Context) (api.Cluster, error)

@@ -1,0 +1,282 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/ledger/proof"
+	"github.com/quorate/quorate/node/api"
+)
+
+// cosignRequest asks a peer to sign a checkpoint. Proofs come along in the
+// second attempt, for the shards that the peer asked about.
+type cosignRequest struct {
+	Text   string                   `json:"text"`
+	Proofs []proof.ConsistencyProof `json:"proofs,omitempty"`
+}
+
+// cosignAnswer is a signature line, or which proofs are wanted: from which
+// sizes on.
+type cosignAnswer struct {
+	Line string            `json:"line,omitempty"`
+	Key  string            `json:"key,omitempty"`
+	Want map[uint32]uint64 `json:"want,omitempty"`
+}
+
+// cosignWait is how long a peer waits for its own replicas to get as far as
+// the checkpoint it is asked to sign.
+const cosignWait = 2 * time.Second
+
+// errBehind says that this node's replica is not there yet.
+var errBehind = errors.New("this node's replica has not got there yet")
+
+// Checkpoint makes an audit checkpoint: the heads of all shards, signed by
+// this node and every peer that can be reached and agrees.
+func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
+	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID), TimeMillis: n.nowMillis()}
+	for shard := range n.shards {
+		l, err := n.trail(shard)
+		if err != nil {
+			return nil, err
+		}
+		c.Shards = append(c.Shards, l.Head())
+	}
+	text := c.Text()
+	own, err := n.cosignHere(ctx, cosignRequest{Text: text})
+	if err != nil {
+		return nil, errInternal(err)
+	}
+	lines := []string{own.Line}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, v := range n.id.Voters {
+		if v.RaftID == n.id.RaftID || !n.peers.Up(v.RaftID) {
+			continue
+		}
+		wg.Go(func() {
+			line, err := n.askCosign(ctx, v.RaftID, text)
+			if err != nil {
+				n.cfg.Logger.Warn("a peer did not sign the audit checkpoint", "layer", 7, "peer", v.NodeID, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			lines = append(lines, line)
+		})
+	}
+	wg.Wait()
+	signed := []byte(text + "\n" + strings.Join(lines, ""))
+	return signed, n.keepCheckpoint(signed)
+}
+
+// keepCheckpoint keeps the last one beside the hashes.
+func (n *core) keepCheckpoint(signed []byte) error {
+	path := filepath.Join(n.trails.dir, "checkpoint")
+	if err := os.WriteFile(path, signed, 0o600); err != nil { // a copy: who asked has it, and the next one replaces it
+		return errInternal(err)
+	}
+	return nil
+}
+
+// checkpointNow is the control leader's, once in a while.
+func (n *core) checkpointNow() {
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	fresh := false
+	for _, h := range n.trails.signer.Last() {
+		if l, err := n.trail(h.Shard); err == nil && l.Head().Size > h.Size {
+			fresh = true
+		}
+	}
+	if len(n.trails.signer.Last()) > 0 && !fresh {
+		return
+	}
+	if _, err := n.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+		n.cfg.Logger.Warn("no audit checkpoint", "layer", 7, "error", err)
+	}
+}
+
+// askCosign gets a peer's signature, checked.
+func (n *core) askCosign(ctx context.Context, id uint64, text string) (string, error) {
+	q := cosignRequest{Text: text}
+	for range 2 {
+		a, err := callPeer[cosignRequest, cosignAnswer](ctx, n, id, methodCosign, q)
+		if err != nil {
+			return "", err
+		}
+		if a.Line != "" {
+			v, err := note.NewVerifier(a.Key)
+			if err == nil {
+				_, err = note.Open([]byte(text+"\n"+a.Line), note.VerifierList(v))
+			}
+			return a.Line, err
+		}
+		for shard, from := range a.Want {
+			p, err := n.consistency(shard, from, text)
+			if err != nil {
+				return "", err
+			}
+			q.Proofs = append(q.Proofs, p)
+		}
+	}
+	return "", errors.New("the peer asks for proofs again")
+}
+
+// consistency proves that a checkpoint's head of a shard extends from.
+func (n *core) consistency(shard uint32, from uint64, text string) (proof.ConsistencyProof, error) {
+	c, err := proof.ParseCheckpoint(text)
+	if err != nil {
+		return proof.ConsistencyProof{}, err
+	}
+	head, ok := c.Head(shard)
+	l, err := n.trail(shard)
+	if err != nil || !ok || from > head.Size {
+		return proof.ConsistencyProof{}, errors.Join(err, fmt.Errorf("shard %d from %d: not within the checkpoint", shard, from))
+	}
+	old, err := l.HeadAt(from)
+	if err != nil {
+		return proof.ConsistencyProof{}, err
+	}
+	var path tlog.TreeProof
+	if from > 0 {
+		path, err = tlog.ProveTree(int64(head.Size), int64(from), l)
+	}
+	return proof.NewConsistencyProof(old, head, path), err
+}
+
+// cosignHere signs what agrees with this node's own replicas or, for a shard
+// that has none here, with a proof.
+func (n *core) cosignHere(ctx context.Context, q cosignRequest) (cosignAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, cosignWait)
+	defer cancel()
+	want := map[uint32]uint64{}
+	line, err := n.trails.signer.Sign(q.Text, func(last, head proof.Head) error {
+		if n.store.Journal(head.Shard) != nil && !n.trails.off {
+			return n.agreesHere(ctx, last, head)
+		}
+		if head.Size < last.Size {
+			return errors.New("it is shorter than the one signed last")
+		}
+		for i := range q.Proofs {
+			if q.Proofs[i].Shard == head.Shard && q.Proofs[i].From == last.Size {
+				return q.Proofs[i].Check(last, head)
+			}
+		}
+		if last.Size == 0 || last == head {
+			return nil
+		}
+		want[head.Shard] = last.Size
+		return errors.New("a proof is wanted")
+	})
+	if len(want) > 0 && len(q.Proofs) == 0 {
+		return cosignAnswer{Want: want}, nil
+	}
+	if err != nil {
+		return cosignAnswer{}, err
+	}
+	return cosignAnswer{Line: line, Key: n.trails.signer.Key()}, nil
+}
+
+// agreesHere compares two heads with this node's own tree: both have to be
+// its beginnings.
+func (n *core) agreesHere(ctx context.Context, last, head proof.Head) error {
+	for {
+		l, err := n.trail(head.Shard)
+		if err != nil {
+			return err
+		}
+		if l.Head().Size >= max(head.Size, last.Size) {
+			for _, h := range []proof.Head{last, head} {
+				mine, err := l.HeadAt(h.Size)
+				if err != nil {
+					return err
+				}
+				if mine.Root != h.Root {
+					return fmt.Errorf("%d records give another root here", h.Size)
+				}
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errBehind
+		case <-time.After(deskInterval):
+		}
+	}
+}
+
+// AuditKeys are the public keys of all nodes that ever were, a line each;
+// those of nodes that are no more are commented out.
+func (n *core) AuditKeys(context.Context) (string, error) {
+	var b strings.Builder
+	n.control.view(func(c *ledger.Control) {
+		here := map[uint64]bool{}
+		for _, x := range c.Nodes() {
+			here[x.RaftID] = true
+		}
+		for _, k := range c.Keys() {
+			if !here[k.RaftID] {
+				b.WriteString("# removed: ")
+			}
+			b.WriteString(k.Key + "\n")
+		}
+	})
+	return b.String(), nil
+}
+
+// ProveRecord proves one record against a checkpoint made for it.
+func (n *core) ProveRecord(ctx context.Context, shard uint32, seq uint64) (proof.RecordProof, error) {
+	l, err := n.trail(shard)
+	if err != nil {
+		return proof.RecordProof{}, err
+	}
+	if have := l.Head().Size; seq == 0 || seq > have {
+		return proof.RecordProof{}, api.Errorf(404, 7, "no_record", api.RetryNo, "shard %d has records 1 to %d here", shard, have)
+	}
+	signed, err := n.Checkpoint(ctx)
+	if err != nil {
+		return proof.RecordProof{}, err
+	}
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	c, err := proof.ParseCheckpoint(text + "\n")
+	if err != nil {
+		return proof.RecordProof{}, errInternal(err)
+	}
+	head, _ := c.Head(shard)
+	body, rec, err := n.recordAt(ctx, shard, seq)
+	if err != nil {
+		return proof.RecordProof{}, err
+	}
+	path, err := tlog.ProveRecord(int64(head.Size), int64(seq-1), l)
+	if err != nil {
+		return proof.RecordProof{}, errInternal(err)
+	}
+	return proof.NewRecordProof(body, rec, head.Size, path, signed), nil
+}
+
+// ProveConsistency proves that a shard's log of now begins with what it was.
+func (n *core) ProveConsistency(ctx context.Context, shard uint32, from uint64) (proof.ConsistencyProof, error) {
+	if _, err := n.trail(shard); err != nil {
+		return proof.ConsistencyProof{}, err
+	}
+	signed, err := n.Checkpoint(ctx)
+	if err != nil {
+		return proof.ConsistencyProof{}, err
+	}
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	p, err := n.consistency(shard, from, text+"\n")
+	if err != nil {
+		return p, api.Errorf(422, 7, "no_proof", api.RetryNo, "%v", err)
+	}
+	return p, nil
+}

@@ -1,0 +1,269 @@
+package trail
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/quorate/quorate/ledger/proof"
+)
+
+// Journal is a shard's audit records, in order (raftstore.Journal).
+type Journal interface {
+	Size() int64
+	Read(offset int64, fn func(offset, next int64, record []byte) bool) error
+}
+
+// ErrAltered says that a journal does not give the root it once gave.
+var ErrAltered = errors.New("the journal does not give the root it gave before: its records were altered")
+
+const (
+	// passRecords bounds a pass of Advance, and so the time readers wait.
+	passRecords = 1 << 14
+	hashSize    = tlog.HashSize
+	// recordHead is how much of a record tells its version, shard and number.
+	recordHead = 49
+	chainHash  = 32 // behind each record of version 1 in the journal
+)
+
+// mark is a root that was durable with its hashes.
+type mark struct {
+	Size   uint64 `json:"size"`
+	Offset int64  `json:"journal_offset"`
+	Root   string `json:"root"`
+}
+
+// Log is the Merkle tree of one shard's records.
+type Log struct {
+	shard   uint32
+	journal Journal
+	path    string // without extension
+
+	advance sync.Mutex // held by Advance and Save
+	mu      struct {
+		sync.RWMutex
+		tree    proof.Tree
+		offset  int64 // journal's, behind the tree's last record
+		file    *os.File
+		stored  int64 // hashes in the file
+		pending []byte
+	}
+	saved mark
+}
+
+// OpenLog opens a shard's tree below dir, or makes it anew from the journal as
+// Advance is called.
+func OpenLog(dir string, shard uint32, j Journal) (*Log, error) {
+	l := &Log{shard: shard, journal: j, path: filepath.Join(dir, fmt.Sprintf("%04d", shard))}
+	f, err := os.OpenFile(l.path+".hashes", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("trail: shard %d: %w", shard, err)
+	}
+	l.mu.file = f
+	if err := l.recover(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("trail: shard %d: %w", shard, err)
+	}
+	return l, nil
+}
+
+// recover trusts the hashes up to the mark if they give its root.
+func (l *Log) recover() error {
+	b, err := os.ReadFile(l.path + ".tree")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &l.saved); err != nil {
+		return fmt.Errorf("%s.tree is damaged (%w): delete it and %s.hashes, they are made anew from the journal", l.path, err, l.path)
+	}
+	l.mu.stored = tlog.StoredHashCount(int64(l.saved.Size))
+	tree, err := proof.EdgeOf(l.saved.Size, tlog.HashReaderFunc(l.readLocked))
+	if root := tree.Root(); err == nil && fmt.Sprintf("%x", root[:]) == l.saved.Root {
+		l.mu.tree, l.mu.offset = tree, l.saved.Offset
+		return nil
+	}
+	l.mu.stored = 0 // the mark stays: Advance has to come by its root
+	return nil
+}
+
+// Advance hashes what the journal has and the tree lacks, and says whether
+// something is left for another call.
+func (l *Log) Advance() (more bool, err error) {
+	l.advance.Lock()
+	defer l.advance.Unlock()
+	l.mu.RLock()
+	tree, from := l.mu.tree.Clone(), l.mu.offset
+	l.mu.RUnlock()
+	if l.journal.Size() <= from {
+		return false, nil
+	}
+	var hashes []byte
+	var bad error
+	n := 0
+	err = l.journal.Read(from, func(_, next int64, b []byte) bool {
+		body, berr := l.body(b, tree.Size+1)
+		if berr != nil {
+			bad = berr
+			return false
+		}
+		hashes = push(&tree, hashes, proof.Leaf(body))
+		from = next
+		if tree.Size == l.saved.Size {
+			if root := tree.Root(); fmt.Sprintf("%x", root[:]) != l.saved.Root {
+				bad = fmt.Errorf("record %d: %w", tree.Size, ErrAltered)
+				return false
+			}
+		}
+		n++
+		return n < passRecords
+	})
+	if err = errors.Join(err, bad); err != nil {
+		return false, fmt.Errorf("trail: shard %d: %w", l.shard, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.tree, l.mu.offset = tree, from
+	l.mu.pending = append(l.mu.pending, hashes...)
+	return n == passRecords, l.flushLocked()
+}
+
+// body is a journal record's canonical bytes, if it is the one expected.
+func (l *Log) body(b []byte, seq uint64) ([]byte, error) {
+	if len(b) > 0 && b[0] == 1 {
+		b = b[:max(0, len(b)-chainHash)]
+	}
+	if len(b) < recordHead {
+		return nil, fmt.Errorf("record %d is cut: %w", seq, ErrAltered)
+	}
+	if s, n := binary.BigEndian.Uint32(b[1:]), binary.BigEndian.Uint64(b[5:]); s != l.shard || n != seq {
+		return nil, fmt.Errorf("record %d of shard %d stands where record %d belongs: %w", n, s, seq, ErrAltered)
+	}
+	return b, nil
+}
+
+// push adds a leaf and appends the hashes that a stored tree gets with it:
+// the leaf, and each subtree it completes (the order of package tlog).
+func push(t *proof.Tree, stored []byte, leaf tlog.Hash) []byte {
+	stored = append(stored, leaf[:]...)
+	h := leaf
+	for i, n := len(t.Peaks)-1, t.Size; n&1 == 1; i, n = i-1, n>>1 {
+		h = tlog.NodeHash(t.Peaks[i], h)
+		stored = append(stored, h[:]...)
+	}
+	t.Append(leaf)
+	return stored
+}
+
+func (l *Log) flushLocked() error {
+	if len(l.mu.pending) == 0 {
+		return nil
+	}
+	if _, err := l.mu.file.WriteAt(l.mu.pending, l.mu.stored*hashSize); err != nil {
+		return fmt.Errorf("trail: shard %d: %w", l.shard, err)
+	}
+	l.mu.stored += int64(len(l.mu.pending) / hashSize)
+	l.mu.pending = l.mu.pending[:0]
+	return nil
+}
+
+// ReadHashes implements tlog.HashReader.
+func (l *Log) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.readLocked(indexes)
+}
+
+func (l *Log) readLocked(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, at := range indexes {
+		if at >= l.mu.stored {
+			return nil, fmt.Errorf("trail: shard %d: hash %d is not there yet", l.shard, at)
+		}
+		if _, err := l.mu.file.ReadAt(out[i][:], at*hashSize); err != nil {
+			return nil, fmt.Errorf("trail: shard %d: %w", l.shard, err)
+		}
+	}
+	return out, nil
+}
+
+// Head is how far the tree reaches now.
+func (l *Log) Head() proof.Head {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return proof.Head{Shard: l.shard, Size: l.mu.tree.Size, Root: l.mu.tree.Root()}
+}
+
+// HeadAt is the tree's head when it had size records.
+func (l *Log) HeadAt(size uint64) (proof.Head, error) {
+	t, err := proof.EdgeOf(size, l)
+	return proof.Head{Shard: l.shard, Size: size, Root: t.Root()}, err
+}
+
+// Bytes is what the tree takes on disk.
+func (l *Log) Bytes() int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.mu.stored * hashSize
+}
+
+// Save makes what was hashed durable, so that it is not hashed again.
+func (l *Log) Save() error {
+	l.advance.Lock()
+	defer l.advance.Unlock()
+	l.mu.Lock()
+	head := proof.Head{Size: l.mu.tree.Size, Root: l.mu.tree.Root()}
+	m := mark{Size: head.Size, Offset: l.mu.offset, Root: fmt.Sprintf("%x", head.Root[:])}
+	f := l.mu.file
+	l.mu.Unlock()
+	if m.Size <= l.saved.Size { // also while it is made anew: the old mark is to be met
+		return nil
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("trail: shard %d: %w", l.shard, err)
+	}
+	b, err := json.Marshal(m)
+	if err == nil {
+		err = writeFile(l.path+".tree", append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("trail: shard %d: %w", l.shard, err)
+	}
+	l.saved = m
+	return nil
+}
+
+// Close saves and closes.
+func (l *Log) Close() error {
+	return errors.Join(l.Save(), l.mu.file.Close())
+}
+
+// writeFile replaces a file, whole and durably.
+func writeFile(path string, b []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
