@@ -70,8 +70,10 @@ func EdgeOf(size uint64, r tlog.HashReader) (Tree, error) {
 		return t, nil
 	}
 	var err error
-	t.Peaks, err = r.ReadHashes(indexes)
-	return t, err
+	if t.Peaks, err = r.ReadHashes(indexes); err != nil {
+		return Tree{}, err
+	}
+	return t, nil
 }
 
 var errHash = errors.New("not 32 bytes in hex")

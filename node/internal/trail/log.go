@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -87,6 +88,9 @@ func (l *Log) recover() error {
 	}
 	l.mu.stored = tlog.StoredHashCount(int64(l.saved.Size))
 	tree, err := proof.EdgeOf(l.saved.Size, tlog.HashReaderFunc(l.readLocked))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
 	if root := tree.Root(); err == nil && fmt.Sprintf("%x", root[:]) == l.saved.Root {
 		l.mu.tree, l.mu.offset = tree, l.saved.Offset
 		return nil
