@@ -216,6 +216,18 @@ func TestSigner(t *testing.T) {
 	if s2.Last()[0].Size != 30 {
 		t.Errorf("%+v", s2.Last())
 	}
+	refusesForks(t, s2, cluster, own)
+	if err := os.WriteFile(dir+"/signed", []byte("[{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSigner(dir, "n1", 7, cluster); err == nil {
+		t.Error("forgot what it signed")
+	}
+}
+
+// refusesForks: s2 has signed 30 records of one log, and signs no other.
+func refusesForks(t *testing.T, s2 *Signer, cluster [16]byte, own Agrees) {
+	t.Helper()
 	other := &memJournal{}
 	other.grow(40)
 	other.records[5][55] ^= 1
@@ -240,11 +252,5 @@ func TestSigner(t *testing.T) {
 	}
 	if _, err := s2.Sign((&proof.Checkpoint{Cluster: [16]byte{2}}).Text(), own); !errors.Is(err, ErrInconsistent) {
 		t.Errorf("another cluster: %v", err)
-	}
-	if err := os.WriteFile(dir+"/signed", []byte("[{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenSigner(dir, "n1", 7, cluster); err == nil {
-		t.Error("forgot what it signed")
 	}
 }
