@@ -35,6 +35,9 @@ type LifecycleConfig struct {
 	// Window is how many tasks may be under way when submitting as fast as
 	// possible; default 8192.
 	Window int
+	// Via is how the nodes are spoken to: "stream" (default), by the Go client
+	// and quorate.v1.Work, or "http", by JSON.
+	Via string
 	// Kill SIGKILLs the leader of most task shards half-way.
 	Kill bool
 	// JSON prints the report as one JSON object.
@@ -71,6 +74,9 @@ func (c LifecycleConfig) withDefaults() LifecycleConfig {
 	def(&c.PayloadBytes, 128)
 	def(&c.Batch, 256)
 	def(&c.Window, 8192)
+	if c.Via == "" {
+		c.Via = ViaStream
+	}
 	if c.Duration == 0 {
 		c.Duration = 10 * time.Second
 	}
@@ -95,6 +101,9 @@ func (c LifecycleConfig) validate() error {
 	within("payload", c.PayloadBytes, minPayload, maxPayload)
 	within("batch", c.Batch, 1, maxBatch)
 	within("window", c.Window, 1, maxWindow)
+	if c.Via != ViaStream && c.Via != ViaHTTP {
+		errs = append(errs, fmt.Errorf("bench: via %q: want %s or %s", c.Via, ViaStream, ViaHTTP))
+	}
 	if c.Duration < 0 || c.Duration > maxDuration {
 		errs = append(errs, fmt.Errorf("bench: duration %v: want up to %v", c.Duration, maxDuration))
 	}
@@ -164,19 +173,12 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	submit, stopSubmit := context.WithCancel(work)
 	defer stopSubmit()
 	var submitters, workers sync.WaitGroup
-	var ws []*worker
-	for i := range len(m.nodes) * workerRate {
-		w := newWorker(m, i)
-		if err := w.register(work); err != nil {
-			return LifecycleReport{}, err
-		}
-		ws = append(ws, w)
+	start := m.startHTTP
+	if m.cfg.Via == ViaStream {
+		start = m.startStreams
 	}
-	for _, w := range ws {
-		workers.Go(func() { w.run(work) })
-	}
-	for i := range len(m.nodes) * submitterRate {
-		submitters.Go(func() { m.submit(submit, work, i) })
+	if err := start(submit, work, &submitters, &workers); err != nil {
+		return LifecycleReport{}, err
 	}
 	before, after, err := m.measure(ctx)
 	stopSubmit()
@@ -188,6 +190,25 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 		return LifecycleReport{}, err
 	}
 	return m.report(before, after), nil
+}
+
+// startHTTP starts workers and submitters that speak JSON.
+func (m *measurement) startHTTP(submit, work context.Context, submitters, workers *sync.WaitGroup) error {
+	var ws []*worker
+	for i := range len(m.nodes) * workerRate {
+		w := newWorker(m, i)
+		if err := w.register(work); err != nil {
+			return err
+		}
+		ws = append(ws, w)
+	}
+	for _, w := range ws {
+		workers.Go(func() { w.run(work) })
+	}
+	for i := range len(m.nodes) * submitterRate {
+		submitters.Go(func() { m.submit(submit, work, i) })
+	}
+	return nil
 }
 
 // measure marks the beginning and the end of what counts.

@@ -47,13 +47,14 @@ type benchLifecycleCmd struct {
 	Rate     int           `help:"Tasks a second, open loop; 0 saturates."`
 	Payload  int           `default:"128" help:"Bytes of input."`
 	Batch    int           `default:"256" help:"Tasks a request."`
+	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
 	Kill     bool          `help:"SIGKILL a leader half-way."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Kill: c.Kill, JSON: c.JSON, Out: con.out})
+	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Via: c.Via, Kill: c.Kill, JSON: c.JSON, Out: con.out})
 	return err
 }
 

@@ -44,9 +44,8 @@ func (p permanent) Unwrap() error { return p.error }
 // WorkConfig says how an agent works. Zero fields take the default.
 type WorkConfig struct {
 	Manifest api.Manifest
-	// Handler performs one task; Batch several, with a settlement for each it
-	// has ended (the others keep until it is called with them again: they are
-	// not). One of the two is required.
+	// Handler performs one task; Batch as many as there are, and returns a
+	// settlement for each of them. One of the two is required.
 	Handler Handler
 	Batch   func(ctx context.Context, tasks []Task) []api.Settlement
 	// Concurrency is how many calls of Handler or Batch run at a time; default
@@ -57,8 +56,11 @@ type WorkConfig struct {
 	// short tasks do not wait for the network.
 	Credit int
 	// Drain is how long calls may go on after ctx has ended; default 1 min.
-	Drain  time.Duration
-	Logger *slog.Logger // default: none
+	Drain time.Duration
+	// Settled, if set, is told of settlements that were acknowledged. It must
+	// not wait: it runs between two messages of the node.
+	Settled func([]api.Settlement)
+	Logger  *slog.Logger // default: none
 }
 
 func (c WorkConfig) withDefaults() (WorkConfig, error) {

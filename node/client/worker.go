@@ -300,6 +300,10 @@ func (w *worker) answered(seq uint64, refused map[uint32]*api.Error) {
 	w.mu.Lock()
 	list := w.mu.flight[seq]
 	delete(w.mu.flight, seq)
+	done := list
+	if len(refused) > 0 {
+		done = make([]api.Settlement, 0, len(list))
+	}
 	for i := range list {
 		e := refused[uint32(i)]
 		if e != nil && e.Retry != api.RetryNo {
@@ -317,8 +321,14 @@ func (w *worker) answered(seq uint64, refused map[uint32]*api.Error) {
 		if e != nil {
 			w.cfg.Logger.Warn("verdict refused", "layer", e.Layer, "task", h.id, "code", e.Code, "detail", e.Detail)
 		}
+		if e == nil && len(refused) > 0 {
+			done = append(done, list[i])
+		}
 		delete(w.mu.held, h.id)
 	}
 	w.mu.Unlock()
 	w.poke()
+	if w.cfg.Settled != nil && len(done) > 0 {
+		w.cfg.Settled(done)
+	}
 }
