@@ -39,6 +39,16 @@ func (t *Tasks) inMemory(e *entry) Task {
 	return e.task(s)
 }
 
+// LiveKey is the task in memory that a fleet's key names; zero when there is
+// none, or it has left memory.
+func (t *Tasks) LiveKey(fleet, key string) TaskID {
+	k := keyHash([]byte(fleet), []byte(key))
+	if i := t.byKey.find(&k); i != 0 {
+		return t.slab.at(i).id
+	}
+	return TaskID{}
+}
+
 // Live calls fn with every open task in ID order until it returns false.
 func (t *Tasks) Live(fn func(Brief) bool) {
 	for w := t.order.from(TaskID{}); ; w.next() {

@@ -10,6 +10,21 @@ import (
 	"time"
 )
 
+// policy is what decides about intents: Policy first, then AutoApprove.
+func (c *Config) policy() Policy {
+	auto := autoApprove(c.AutoApprove)
+	if c.Policy == nil {
+		return auto
+	}
+	return func(in Intent) Ruling {
+		r := c.Policy(in)
+		if a := auto(in); a.Approve && !r.Refuse && !r.Approve && r.Approvers == 0 {
+			r.Approve, r.Rule, r.Pack = true, a.Rule, a.Pack
+		}
+		return r
+	}
+}
+
 // Config says what one node is. Zero fields take the default given.
 type Config struct {
 	// DataDir holds everything the node keeps; created when missing. Required.
@@ -22,6 +37,12 @@ type Config struct {
 	APIAddr, PeerAddr, GossipAddr string
 	// InsecureListen allows addresses outside loopback. There is no TLS yet.
 	InsecureListen bool
+	// AutoApprove lists the actions (ACTION:TARGET, either may be a star) that
+	// need no human's approval when they are exactly_once. Give all nodes the
+	// same.
+	AutoApprove []string
+	// Policy decides about intents beside AutoApprove; nil: nothing does.
+	Policy Policy
 	// Join lists gossip addresses of other nodes.
 	Join []string
 	// BootstrapExpect is how many nodes make a new cluster; default 3. Only a

@@ -49,6 +49,8 @@ type core struct {
 	cursorKey []byte
 	nextShard atomic.Uint64
 	backlog   chan struct{} // capacity 1: queued work no local worker took
+	mail      chan struct{} // capacity 1: a shard led here may have letters to deliver
+	policy    Policy
 	draining  atomic.Bool
 	leaving   chan struct{} // closed when draining starts
 }
@@ -57,7 +59,8 @@ type core struct {
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
 	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), depths: newDepths(),
-		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1), leaving: make(chan struct{})}
+		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1),
+		mail: make(chan struct{}, 1), policy: cfg.policy(), leaving: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.roster = newRoster(n.nowMillis)
 	n.metrics = newMetrics()
@@ -104,6 +107,7 @@ func (n *core) start() {
 	n.loop(n.deskLoop)
 	n.loop(n.agentLoop)
 	n.loop(n.depthLoop)
+	n.loop(n.relayLoop)
 	n.loop(n.balanceLoop)
 	n.loop(n.renewLoop)
 	n.loop(n.trailLoop)
@@ -156,7 +160,8 @@ func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (r
 		return m, nil
 	}
 	d := newDesk(shard, n.pushReady)
-	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, lead: n.onLead, follow: n.onFollow}
+	d.now = n.nowMillis
+	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, mail: n.mail, lead: n.onLead, follow: n.onFollow}
 	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
 	n.desks[shard], n.tasks[shard] = d, m
 	if wrapMachine != nil {
@@ -176,7 +181,8 @@ func (n *core) pushReady(list []ready) {
 }
 
 // taskEvents runs on every replica after its desk has seen the events.
-func (n *core) taskEvents(_ uint32, events []ledger.Event) {
+func (n *core) taskEvents(shard uint32, events []ledger.Event) {
+	n.watchRollbacks(shard, events)
 	n.waiters.applied(events)
 	if gone := n.holds.applied(events); len(gone) > 0 {
 		n.sessions.tell(gone)

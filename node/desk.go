@@ -13,12 +13,16 @@ import (
 // lost with its leader; the next one rebuilds it from the replicated state and
 // from what the nodes say their agents hold ([desk.open]).
 //
+// Leases of exactly_once and self-leased tasks are in the log: the desk learns
+// of them from events, and only watches when they end.
+//
 // Epochs: raft term << epochTermShift | a counter per task within the term. A
 // later term's epochs are above every earlier one's, and within the term the
 // desk is alone, so they increase strictly per task.
 type desk struct {
 	shard uint32
 	push  func([]ready) // hands ready tasks to the scheduler; called without the lock
+	now   func() int64  // for leases that are in the log
 
 	mu struct {
 		sync.Mutex
@@ -34,9 +38,7 @@ type desk struct {
 	}
 }
 
-// epochTermShift leaves 2^20 leases a task a term, and 2^33 terms within the
-// 53 bits that JSON numbers carry exactly.
-const epochTermShift = 20
+const epochTermShift = ledger.EpochTermShift
 
 // handleBits of a scheduler handle: shard, generation, slot.
 const (
@@ -63,6 +65,8 @@ type slot struct {
 	lease   lease  // agent == "" when nobody holds it
 	ending  bool   // a completion is on its way through the log: hands off
 	nextTry int64  // do not propose what is due again before
+	leasing bool   // a lease is on its way through the log
+	shelved bool   // refused to who asked: offered again at nextTry
 }
 
 // lease is who works on a task and until when.
@@ -86,7 +90,7 @@ const (
 )
 
 func newDesk(shard uint32, push func([]ready)) *desk {
-	d := &desk{shard: shard, push: push}
+	d := &desk{shard: shard, push: push, now: func() int64 { return 0 }}
 	d.mu.byID = map[ledger.TaskID]uint32{}
 	d.mu.lastSeen = map[ledger.TaskID]uint64{}
 	return d
@@ -108,7 +112,12 @@ func (d *desk) lead(term uint64, live func(func(ledger.Brief) bool)) {
 	defer d.mu.Unlock()
 	d.clear()
 	d.mu.term = term
-	live(func(b ledger.Brief) bool { d.mu.slots[d.put(b)].old = true; return true })
+	live(func(b ledger.Brief) bool {
+		i := d.put(b)
+		d.mu.slots[i].old = true
+		d.watch(i)
+		return true
+	})
 }
 
 // follow puts the desk down.
@@ -154,7 +163,7 @@ func (d *desk) open(term uint64, reports []report, nowMillis int64) {
 	var out []ready
 	for i := range d.mu.slots {
 		s := d.mu.slots[i]
-		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() {
+		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() && !s.brief.Self {
 			out = append(out, d.ready(uint32(i)))
 		}
 	}
@@ -262,14 +271,42 @@ func (d *desk) applied(events []ledger.Event) {
 			d.rearm(i)
 		}
 		s.gen++ // a handle from an earlier turn is stale
-		s.ending, s.nextTry = false, 0
-		if e.State == ledger.StateReady && d.mu.opened {
+		s.ending, s.nextTry, s.leasing, s.shelved = false, 0, false, false
+		d.watch(i)
+		if e.State == ledger.StateReady && d.mu.opened && !e.Self {
 			out = append(out, d.ready(i))
 		}
 	}
 	d.mu.Unlock()
 	if len(out) > 0 {
 		d.push(out)
+	}
+}
+
+// watch enters the lease that the log has on a task.
+func (d *desk) watch(i uint32) {
+	s := d.mu.slots[i]
+	b := &s.brief
+	if b.State != ledger.StateRunning || b.Holder == "" {
+		return
+	}
+	now := d.now()
+	s.epoch, s.last = b.Epoch, b.Holder
+	s.lease = lease{agent: b.Holder, epoch: b.Epoch, assigned: now, started: now, confirmed: true, expires: now + b.LeaseMillis}
+	d.mu.leased++
+	d.rearm(i)
+}
+
+// unlease takes a task back whose lease the log refused: it is offered again,
+// after a while, since the same agent may be the next to ask.
+func (d *desk) unlease(id ledger.TaskID, nowMillis int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, ok := d.mu.byID[id]; ok && d.mu.slots[i].leasing {
+		s := d.mu.slots[i]
+		s.leasing, s.shelved, s.nextTry = false, true, nowMillis+proposeAgainMs/4
+		s.gen++
+		d.rearm(i)
 	}
 }
 
@@ -291,6 +328,9 @@ func (d *desk) rearm(i uint32) {
 		sooner(s.brief.NotBeforeMillis)
 	}
 	sooner(s.brief.DeadlineMillis)
+	if s.shelved {
+		sooner(s.nextTry)
+	}
 	if due == 0 {
 		d.mu.wheel.disarm(i)
 		return

@@ -11,6 +11,7 @@ type grant struct {
 	epoch       uint64
 	leaseMillis int64
 	attempt     uint32
+	logged      bool // its lease is in the log, or has to go there first (epoch 0)
 }
 
 // leaseTo gives agent, connected to node, the tasks behind handles. Handles
@@ -28,7 +29,12 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 			continue
 		}
 		s := d.mu.slots[i]
-		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending {
+		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending || s.leasing || s.brief.Self {
+			continue
+		}
+		if s.brief.Logged {
+			s.leasing = true
+			out = append(out, grant{id: s.brief.ID, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1, logged: true})
 			continue
 		}
 		s.epoch, s.last = max(s.epoch+1, d.mu.term<<epochTermShift|1), agent
@@ -64,6 +70,8 @@ func (d *desk) find(id ledger.TaskID, agent string, epoch uint64) (uint32, claim
 	switch {
 	case s.lease.agent == agent && s.lease.epoch == epoch:
 		return i, claimHolds
+	case s.brief.State == ledger.StateUnknown && s.brief.Holder == agent && s.brief.Epoch == epoch:
+		return i, claimUnknown // it came back: the ledger decides
 	case s.lease.agent != "" || epoch <= s.brief.Epoch || epoch < s.epoch:
 		return i, claimStale
 	case epoch == s.epoch && agent == s.last: // given back, or never confirmed
@@ -118,17 +126,23 @@ func (d *desk) confirm(id ledger.TaskID, epoch uint64) {
 	}
 }
 
-// giveBack ends a lease that was never delivered; no attempt is counted.
-func (d *desk) giveBack(id ledger.TaskID, epoch uint64) {
+// giveBack ends a lease that was never delivered; no attempt is counted. One
+// that is in the log needs the command returned.
+func (d *desk) giveBack(id ledger.TaskID, epoch uint64) ledger.Command {
 	d.mu.Lock()
 	i, ok := d.mu.byID[id]
 	if !ok || d.mu.slots[i].lease.agent == "" || d.mu.slots[i].lease.epoch != epoch || d.mu.slots[i].ending {
 		d.mu.Unlock()
-		return
+		return nil
+	}
+	if s := d.mu.slots[i]; s.brief.Logged {
+		defer d.mu.Unlock()
+		return &ledger.Release{ID: id, Agent: s.lease.agent, Epoch: epoch}
 	}
 	r := d.takeBack(i)
 	d.mu.Unlock()
 	d.push([]ready{r})
+	return nil
 }
 
 func (d *desk) takeBack(i uint32) ready {
@@ -185,6 +199,11 @@ func (d *desk) due(nowMillis int64) []ledger.Command {
 		b := &s.brief
 		switch {
 		case s.nextTry > nowMillis:
+		case s.shelved:
+			s.shelved = false
+			if b.State == ledger.StateReady && s.lease.agent == "" && !s.leasing {
+				back = append(back, d.ready(i))
+			}
 		case b.DeadlineMillis > 0 && b.DeadlineMillis <= nowMillis:
 			cmds = append(cmds, &ledger.Timeout{ID: b.ID})
 			s.nextTry = nowMillis + proposeAgainMs

@@ -245,7 +245,7 @@ func (n *core) leaseHandles(hs []sched.Handle, agent string, node uint64) []gran
 		}
 		hs = hs[k:]
 	}
-	return out
+	return n.commitLeases(out, agent, node)
 }
 
 // stealRequest asks a peer for leases on what it has queued.
@@ -261,6 +261,7 @@ type stolen struct {
 	Epoch       uint64        `json:"epoch"`
 	LeaseMillis int64         `json:"lease_ms"`
 	Attempt     uint32        `json:"attempt"`
+	Logged      bool          `json:"logged,omitempty"`
 }
 
 // steal asks the peer with the oldest fitting work for a batch of leases; no
@@ -278,7 +279,7 @@ func (n *core) steal(ctx context.Context, s *seat, room int) []grant {
 	}
 	out := make([]grant, len(got))
 	for i, g := range got {
-		out[i] = grant{id: g.ID, epoch: g.Epoch, leaseMillis: g.LeaseMillis, attempt: g.Attempt}
+		out[i] = grant{id: g.ID, epoch: g.Epoch, leaseMillis: g.LeaseMillis, attempt: g.Attempt, logged: g.Logged}
 	}
 	return out
 }
@@ -296,7 +297,7 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 			break
 		}
 		for _, g := range n.leaseHandles(buf[:k], q.Agent, q.Node) {
-			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt})
+			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt, Logged: g.logged})
 		}
 	}
 	return out, nil
@@ -310,8 +311,8 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 	kept := got[:0]
 	now := n.nowMillis()
 	for _, g := range got {
-		t, err := n.replicaTask(g.id)
-		if err != nil || t.State != ledger.StateReady {
+		t, err := n.replicaTask(g)
+		if err != nil || t.State != ledger.StateReady && !(g.logged && t.State == ledger.StateRunning) {
 			n.settleGrants([]grant{g}, notifyGiveBack)
 			continue
 		}
@@ -333,20 +334,22 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 
 // replicaTask reads a task from this node's replica, waiting shortly for it
 // to arrive there when another node's leader was quicker.
-func (n *core) replicaTask(id ledger.TaskID) (ledger.Task, error) {
+func (n *core) replicaTask(g grant) (ledger.Task, error) {
+	id := g.id
 	m := n.tasks[id.Shard()]
 	if m == nil {
 		return ledger.Task{}, errShort
 	}
+	arrived := func(t *ledger.Task, ok bool) bool { return ok && (!g.logged || t.Epoch >= g.epoch) }
 	t, ok, err := m.task(id)
-	if err != nil || ok {
+	if err != nil || arrived(&t, ok) {
 		return t, err
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()
 	for {
 		ch := m.progress()
-		if t, ok, err = m.task(id); err != nil || ok {
+		if t, ok, err = m.task(id); err != nil || arrived(&t, ok) {
 			return t, err
 		}
 		select {
@@ -367,7 +370,7 @@ func (n *core) settleGrants(gs []grant, kind uint8) {
 			if kind == notifyConfirm {
 				d.confirm(g.id, g.epoch)
 			} else {
-				d.giveBack(g.id, g.epoch)
+				n.giveBack(d, g.id, g.epoch)
 			}
 			continue
 		}
@@ -390,7 +393,7 @@ func (n *core) grantsSettled(kind uint8, body []byte) {
 		if d := n.desks[g.ID.Shard()]; d != nil && kind == notifyConfirm {
 			d.confirm(g.ID, g.Epoch)
 		} else if d != nil {
-			d.giveBack(g.ID, g.Epoch)
+			n.giveBack(d, g.ID, g.Epoch)
 		}
 	}
 }

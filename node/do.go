@@ -203,6 +203,14 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	case *ledger.Complete:
 		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "complete"
 		c.AssignedMillis, c.StartedMillis, c.StolenFrom, v = d.settling(c.ID, c.Agent, c.Epoch, nowMillis)
+	case *ledger.Doubt:
+		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "unknown"
+		_, _, _, v = d.settling(c.ID, c.Agent, c.Epoch, nowMillis)
+	case *ledger.Attach:
+		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "checkpoint"
+		_, v = d.renew(c.ID, c.Agent, 0, c.Epoch, false, nil, nowMillis)
+	case *ledger.Declare:
+		return n.admitAgain(c)
 	case *ledger.Fail:
 		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "fail"
 		c.AssignedMillis, c.StartedMillis, c.StolenFrom, v = d.settling(c.ID, c.Agent, c.Epoch, nowMillis)
@@ -213,6 +221,23 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	case claimStale:
 		n.refused(shard, id, agent, epoch, verb)
 		return errStale(id, epoch)
+	}
+	return nil
+}
+
+// admitAgain asks the rules once more about an intent that was approved and is
+// declared again to get its go.
+func (n *core) admitAgain(c *ledger.Declare) error {
+	if !c.Terms.Self || c.Spec.Key == "" {
+		return nil
+	}
+	var id ledger.TaskID
+	n.tasks[c.ID.Shard()].view(func(t *ledger.Tasks) { id = t.LiveKey(c.Spec.Fleet, c.Spec.Key) })
+	if id.IsZero() {
+		return nil
+	}
+	if cmd := n.revalidate(id); cmd != nil {
+		n.propose(id.Shard(), []ledger.Command{cmd}) // decided before the intent, which follows it in the log
 	}
 	return nil
 }

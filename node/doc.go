@@ -25,6 +25,13 @@
 // agents hold before it gives anything away; what nobody reports is given
 // again, with a higher epoch, and the first holder's epoch is refused.
 //
+// # Transactions
+//
+// The lease of an exactly_once task, and of an action that its agent declares
+// for itself (actions.go), goes through the log before anybody hears of it
+// (leaselog.go). Rules decide about intents when they are declared and again
+// before the go (policy.go). Letters between shards are the relay's (relay.go).
+//
 // # Invariants
 //
 //   - Nothing is acknowledged before its log entry is fsynced on a quorum,
@@ -45,6 +52,7 @@
 //	depthLoop   core.start   core.stop; tells peers what waits here
 //	balanceLoop core.start   core.stop; spreads leaders
 //	renewLoop   core.start   core.stop; renews what agents with a session hold
+//	relayLoop   core.start   core.stop; delivers letters between shards
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's
@@ -53,6 +61,5 @@
 // # Not here
 //
 // Choosing an order of events is the log's; deciding what a command does is
-// the ledger's; who gets a task is sched's. exactly_once, dependencies,
-// approval and TLS are not part of this version and are refused by name.
+// the ledger's; who gets a task is sched's. TLS is not part of this version.
 package node

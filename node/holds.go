@@ -148,13 +148,13 @@ func (h *holds) applied(events []ledger.Event) (gone []revoked) {
 	for i := range events {
 		e := &events[i]
 		x, ok := h.mu.byTask[e.ID]
-		if !ok || (!e.State.Terminal() && e.Epoch < x.epoch) {
+		if !ok || !e.State.Terminal() && (e.Epoch < x.epoch || e.State == ledger.StateRunning && e.Epoch == x.epoch) {
 			continue
 		}
 		h.less(x.agent)
 		delete(h.mu.byTask, e.ID)
-		if e.Epoch == x.epoch && e.Agent == x.agent && e.Settled {
-			continue // its own doing
+		if e.Epoch == x.epoch && e.Agent == x.agent && e.Settled || e.State == ledger.StateUnknown {
+			continue // its own doing; or in doubt: whoever still performs it shall finish, and say so
 		}
 		reason := e.State.String()
 		if !e.State.Terminal() {

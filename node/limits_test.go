@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 )
 
@@ -71,8 +72,8 @@ func TestLimits(t *testing.T) {
 		{"verdict", "unknown_verdict", nil, settle(api.Settlement{TaskID: id, Epoch: l.Epoch, Verdict: "maybe"})},
 		{"epoch missing", "epoch_missing", nil, settle(api.Settlement{TaskID: id, Verdict: "complete"})},
 		{"shard", "task_not_found", nil, settle(api.Settlement{TaskID: "t00fg38g62m3emkucm877eppi58", Epoch: 1, Verdict: "complete"})},
-		{"exactly once", "not_yet_supported", nil, submit(func(s *api.TaskSpec) { s.Guarantee = "atp-3" })},
-		{"after", "not_yet_supported", nil, submit(func(s *api.TaskSpec) { s.After = []string{id} })},
+		{"exactly once without verify or rollback", "verify_or_rollback_missing", nil, submit(func(s *api.TaskSpec) { s.Guarantee, s.IdempotencyKey = "atp-3", "eo1" })},
+		{"after nothing there", "dependency_missing", nil, submit(func(s *api.TaskSpec) { s.After = []string{ledger.NewTaskID(1, 1, 1).String()} })},
 		{"past deadline", "invalid_task", nil, submit(func(s *api.TaskSpec) { past := time.Now().Add(-time.Second); s.Deadline = &past })},
 	}
 	for _, x := range cases {

@@ -13,6 +13,7 @@ type taskMachine struct {
 	shard  uint32
 	desk   *desk
 	notify func(shard uint32, events []ledger.Event) // every replica: waiters, holders
+	mail   chan<- struct{}                           // told when letters wait for delivery
 	lead   func(shard uint32, term uint64)           // this node leads; the desk waits to be opened
 	follow func(shard uint32, leader uint64)
 
@@ -58,7 +59,14 @@ func (m *taskMachine) Apply(e raftstore.Entry) [][]byte {
 		close(m.mu.progress)
 		m.mu.progress = nil
 	}
+	mail := m.hasMail()
 	m.mu.Unlock()
+	if mail {
+		select {
+		case m.mail <- struct{}{}:
+		default:
+		}
+	}
 	if len(events) > 0 {
 		m.desk.applied(events)
 		m.notify(m.shard, events)

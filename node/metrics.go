@@ -17,6 +17,8 @@ type metrics struct {
 	submitted prometheus.Counter
 	leased    prometheus.Counter
 	settled   *prometheus.CounterVec
+
+	rollbacksFailed prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -26,7 +28,8 @@ func newMetrics() *metrics {
 		leased:    prometheus.NewCounter(prometheus.CounterOpts{Name: "quorate_l5_leases_granted_total", Help: "Tasks handed to agents through this node."}),
 		settled:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "quorate_l5_tasks_settled_total", Help: "Attempts ended through this node, by verdict."}, []string{"verdict"}),
 	}
-	m.registry.MustRegister(m.submitted, m.leased, m.settled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.rollbacksFailed = prometheus.NewCounter(prometheus.CounterOpts{Name: "quorate_l7_rollbacks_failed_total", Help: "Rollbacks that failed on shards led here."})
+	m.registry.MustRegister(m.rollbacksFailed, m.submitted, m.leased, m.settled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -56,6 +59,7 @@ var (
 	descStalled  = prometheus.NewDesc("quorate_l5_disk_stalled", "1 while log writes take too long, and for ten seconds after.", nil, nil)
 	descStalls   = prometheus.NewDesc("quorate_l5_disk_stalls_total", "How often log writes began to take too long.", nil, nil)
 	descPending  = prometheus.NewDesc("quorate_l5_log_write_pending_seconds", "How long the log write that is waited for has been on its way.", nil, nil)
+	descStuck    = prometheus.NewDesc("quorate_l7_rollbacks_unsettled", "Failed rollbacks of shards led here that nobody has settled.", nil, nil)
 	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
 	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
 )
@@ -71,13 +75,14 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	n := g.n
 	states := map[string]int{}
 	queue := map[string]*deskCounts{}
+	stuck := 0
 	for _, s := range n.store.Status() {
 		shard := shardName(s.Shard)
 		led := 0.0
 		if s.Leader == n.id.RaftID {
 			led = 1
 			if m := n.tasks[s.Shard]; m != nil {
-				m.view(func(t *ledger.Tasks) { addCounts(states, t) })
+				m.view(func(t *ledger.Tasks) { addCounts(states, t); stuck += len(t.Stuck()) })
 				n.desks[s.Shard].counts(queue)
 			}
 		}
@@ -106,6 +111,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 			up++
 		}
 	}
+	gauge(descStuck, float64(stuck))
 	gauge(descPeers, float64(up))
 	gauge(descSessions, float64(len(n.sessions.all())))
 }

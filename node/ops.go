@@ -55,6 +55,41 @@ func (n *Node) Retry(ctx context.Context, id, by string) (api.Task, error) {
 	return on(n, func(c *core) (api.Task, error) { return c.Retry(ctx, id, by) })
 }
 
+// Declare takes intents of agents that perform them themselves.
+func (n *Node) Declare(ctx context.Context, list []api.ActionRequest, by string) ([]api.ActionVerdict, error) {
+	return on(n, func(c *core) ([]api.ActionVerdict, error) { return c.Declare(ctx, list, by) })
+}
+
+// Approve takes one person's consent.
+func (n *Node) Approve(ctx context.Context, id string, j api.Judgement) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Approve(ctx, id, j) })
+}
+
+// Reject ends a task that waits for approval.
+func (n *Node) Reject(ctx context.Context, id string, j api.Judgement) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Reject(ctx, id, j) })
+}
+
+// Resolve settles a task in doubt.
+func (n *Node) Resolve(ctx context.Context, id string, r api.Resolution) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Resolve(ctx, id, r) })
+}
+
+// Rollback has a task's effect undone.
+func (n *Node) Rollback(ctx context.Context, id, by, reason string) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Rollback(ctx, id, by, reason) })
+}
+
+// RollbackSession undoes a session, the last step first.
+func (n *Node) RollbackSession(ctx context.Context, session string, r api.SessionRollback) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.RollbackSession(ctx, session, r) })
+}
+
+// Save keeps a checkpoint, or a snapshot, of a held task.
+func (n *Node) Save(ctx context.Context, id string, s api.SaveRequest, snapshot bool) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Save(ctx, id, s, snapshot) })
+}
+
 // Lease hands an agent work.
 func (n *Node) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, error) {
 	return on(n, func(c *core) (api.Leases, error) { return c.Lease(ctx, req) })

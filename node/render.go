@@ -66,7 +66,12 @@ func (n *core) renderTask(t *ledger.Task) api.Task {
 		out.NotBefore = timePtr(t.NotBeforeMillis)
 	}
 	state := t.State
-	if d := n.desks[t.ID.Shard()]; d != nil && !state.Terminal() {
+	renderTxn(&out, t)
+	if d := n.desks[t.ID.Shard()]; d != nil && state == ledger.StateRunning {
+		if l, _, ok := d.overlay(t.ID); ok {
+			out.LeaseExpires, out.Progress, out.Attempts = timePtr(l.expires), l.progress, int(t.Attempts)+1
+		}
+	} else if d != nil && !state.Terminal() {
 		if l, epoch, ok := d.overlay(t.ID); ok {
 			state = ledger.StateAssigned
 			if l.started != 0 {
@@ -85,6 +90,9 @@ func renderLease(t *ledger.Task, g grant) api.Lease {
 		Description: t.Spec.Description, Input: t.Spec.Input, Context: t.Spec.Context, Priority: t.Spec.Priority.String(),
 		Guarantee: t.Spec.Guarantee.String(), Attempt: int(g.attempt), LeaseSeconds: float64(g.leaseMillis) / 1000,
 		IdempotencyKey: t.Spec.Key, Deadline: timePtr(t.Spec.DeadlineMillis), SessionID: t.Spec.Session}
+	if t.Txn != nil {
+		l.Checkpoint = renderCheckpoint(&t.Txn.Saved)
+	}
 	if l.IdempotencyKey == "" {
 		l.IdempotencyKey = l.TaskID // the key a target may honour, made from the ID
 	}

@@ -102,6 +102,12 @@ func (n *core) renewHere(ctx context.Context, q renewRequest) (api.Renewal, erro
 	if err != nil {
 		return r, err
 	}
+	if t.State == ledger.StateUnknown.String() && t.AgentID == q.Agent && t.Epoch == q.Epoch {
+		e := api.Errorf(409, 7, "task_in_doubt", api.RetryLater, "the lease of task %s is over: what became of it is being found out", q.ID).
+			WithHint("go on, and complete or fail it with the same epoch: that settles it, unless something else has")
+		e.Task, e.State = t.TaskID, t.State
+		return r, e
+	}
 	n.refused(q.ID.Shard(), q.ID, q.Agent, q.Epoch, q.Verb)
 	e := errStale(q.ID, q.Epoch)
 	e.State = t.State
@@ -170,7 +176,10 @@ func (n *core) settleCommand(s *api.Settlement) (ledger.TaskID, ledger.Command, 
 	case "fail":
 		return id, &ledger.Fail{ID: id, Agent: s.AgentID, Epoch: s.Epoch, Result: s.Result, Error: tail(s.Error, MaxErrorBytes), Retryable: !s.NoRetry, Node: n.id.NodeID}, nil
 	}
-	return id, nil, api.Errorf(422, 5, "unknown_verdict", api.RetryNo, "verdict %q: want complete or fail", s.Verdict)
+	if s.Verdict == "unknown" {
+		return id, &ledger.Doubt{ID: id, Agent: s.AgentID, Epoch: s.Epoch, Reason: tail(s.Error, MaxErrorBytes), Node: n.id.NodeID}, nil
+	}
+	return id, nil, api.Errorf(422, 5, "unknown_verdict", api.RetryNo, "verdict %q: want complete, fail or unknown", s.Verdict)
 }
 
 // tail keeps the end of s, at most limit bytes of whole characters.
@@ -226,13 +235,42 @@ func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
 	capability := t.Action + ":" + t.Target
 	switch t.State {
 	case "submitted":
+		if len(t.WaitsFor) > 0 {
+			w.Summary, w.Details = fmt.Sprintf("waits for %d tasks to complete", len(t.WaitsFor)), t.WaitsFor
+			break
+		}
 		w.Summary = "waits until " + t.NotBefore.Format(time.RFC3339)
 		if t.Attempts > 0 {
 			w.Summary += fmt.Sprintf(" (backoff after attempt %d: %s)", t.Attempts, t.LastError)
 		}
+	case "awaiting_approval":
+		w.Summary = fmt.Sprintf("waits for approval: %d of %d", len(t.ApprovedBy), t.ApproversNeeded)
+		w.Details = append(w.Details, "quorate task approve "+t.TaskID)
+		for _, a := range t.ApprovedBy {
+			w.Details = append(w.Details, "approved by "+a.By)
+		}
+	case "unknown":
+		w.Summary = fmt.Sprintf("in doubt: %s performed it at epoch %d and disappeared (%s)", t.AgentID, t.Epoch, t.LastError)
+		if t.VerifyTaskID != "" {
+			w.Details = append(w.Details, "asked: "+t.VerifyTaskID)
+		}
+		w.Details = append(w.Details, "its agent may still complete or fail it; or: quorate task resolve "+t.TaskID)
+	case "rolling_back":
+		w.Summary = "is being undone by " + t.RollbackTaskID
+		if t.Role == "saga" {
+			w.Summary = fmt.Sprintf("undoes its session: %d of %d steps", t.StepsDone, len(t.Steps))
+		}
 	case "ready":
+		if t.SelfLeased {
+			w.Summary = "waits for its agent to declare it again"
+			break
+		}
 		w.Summary, w.Details = n.whyWaiting(capability)
 	case "assigned", "running":
+		if t.LeaseExpires == nil {
+			w.Summary = fmt.Sprintf("given to %s, epoch %d", t.AgentID, t.Epoch)
+			break
+		}
 		w.Summary = fmt.Sprintf("given to %s, epoch %d, lease until %s", t.AgentID, t.Epoch, t.LeaseExpires.Format(time.RFC3339))
 		w.Details = append(w.Details, fmt.Sprintf("%s: measured success %.2f", t.AgentID, n.roster.success(t.AgentID)))
 	default:

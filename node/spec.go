@@ -42,21 +42,37 @@ func (n *core) parseSpec(s *api.TaskSpec, now int64) (*ledger.Spec, *api.Error) 
 			return nil, errInvalid(fmt.Sprintf("%s has %d bytes, at most %d", f.name, len(f.value), f.limit))
 		}
 	}
-	if strings.ContainsAny(s.Action, ":* \t\n") {
-		return nil, errInvalid(fmt.Sprintf("action %q: no colon, star or space", s.Action))
+	if e := checkCapability(s.Action, s.Target); e != nil {
+		return nil, e
 	}
-	if strings.ContainsAny(s.Target, "*\t\n") {
-		return nil, errInvalid(fmt.Sprintf("target %q: no star, tab or line break", s.Target))
+	var e *api.Error
+	if spec.After, e = n.parseAfter(s.After); e != nil {
+		return nil, e
 	}
 	for _, f := range []struct {
 		name string
 		b    []byte
-	}{{"input", s.Input}, {"context", s.Context}, {"rollback", s.Rollback}, {"verify", s.Verify}, {"approval", s.Approval}, {"compliance", s.Compliance}} {
+	}{{"input", s.Input}, {"context", s.Context}, {"rollback", s.Rollback}, {"verify", s.Verify}, {"approval", s.Approval}, {"compliance", s.Compliance}, {"snapshot", s.Snapshot}} {
 		if err := n.checkJSON(f.name, f.b); err != nil {
 			return nil, err
 		}
 	}
 	return spec, parseRest(s, spec, now)
+}
+
+// checkCapability checks an action and its target.
+func checkCapability(action, target string) *api.Error {
+	switch {
+	case action == "" || target == "":
+		return errInvalid("action or target is missing")
+	case max(len(action), len(target)) > MaxNameBytes:
+		return errInvalid(fmt.Sprintf("action and target have at most %d bytes each", MaxNameBytes))
+	case strings.ContainsAny(action, ":* \t\n"):
+		return errInvalid(fmt.Sprintf("action %q: no colon, star or space", action))
+	case strings.ContainsAny(target, "*\t\n"):
+		return errInvalid(fmt.Sprintf("target %q: no star, tab or line break", target))
+	}
+	return nil
 }
 
 // parseRest is the second half of parseSpec: words, times and references.
@@ -72,12 +88,6 @@ func parseRest(s *api.TaskSpec, spec *ledger.Spec, now int64) *api.Error {
 		if spec.Guarantee, err = ledger.ParseGuarantee(s.Guarantee); err != nil {
 			return errInvalid(fmt.Sprintf("guarantee %q: want best_effort, at_least_once or exactly_once", s.Guarantee))
 		}
-	}
-	if spec.Guarantee == ledger.ExactlyOnce {
-		return notYet("guarantee exactly_once", "submit with guarantee at_least_once and an idempotency key the target honours")
-	}
-	if len(s.After) > 0 {
-		return notYet("after (dependencies)", "submit the dependent task when the first has completed")
 	}
 	if s.ParentTaskID != "" {
 		if spec.Parent, err = ledger.ParseTaskID(s.ParentTaskID); err != nil {
@@ -139,9 +149,4 @@ func parseRetry(p *api.RetryPolicy, spec *ledger.Spec) *api.Error {
 	}
 	spec.Retry.MaxDelayMillis = max(spec.Retry.MaxDelayMillis, spec.Retry.InitialDelayMillis)
 	return nil
-}
-
-// notYet answers what a later version of the node will do.
-func notYet(what, hint string) *api.Error {
-	return api.Errorf(501, 7, "not_yet_supported", api.RetryNo, "%s is not supported by this version", what).WithHint("%s", hint)
 }

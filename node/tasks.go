@@ -30,12 +30,16 @@ func (n *core) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]a
 	keyless := n.anyShard()
 	for i := range specs {
 		c, err := n.submitCommand(&specs[i], by, now, keyless)
+		if err == nil {
+			err = n.dependable(ctx, declaredSpec(c).After)
+		}
 		if err != nil {
 			verdicts[i].Error = err
 			continue
 		}
 		cmds[i] = c
-		byShard[c.ID.Shard()] = append(byShard[c.ID.Shard()], i)
+		shard := declaredID(c).Shard()
+		byShard[shard] = append(byShard[shard], i)
 	}
 	var wait sync.WaitGroup
 	for shard, idx := range byShard {
@@ -45,7 +49,7 @@ func (n *core) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]a
 				batch[k] = cmds[i]
 			}
 			for k, a := range n.do(ctx, shard, batch) {
-				verdicts[idx[k]] = submitVerdict(batch[k].(*ledger.Submit), a)
+				verdicts[idx[k]] = submitVerdict(batch[k], a)
 			}
 		}
 		if len(byShard) == 1 {
@@ -74,8 +78,8 @@ func (n *core) keyShard(fleet, key string) uint32 {
 	return 1 + uint32(h.Sum64()%uint64(n.shards-1))
 }
 
-func submitVerdict(c *ledger.Submit, a answer) api.SubmitVerdict {
-	id := c.ID.String()
+func submitVerdict(c ledger.Command, a answer) api.SubmitVerdict {
+	id := declaredID(c).String()
 	if a.err != nil {
 		e := asAPIError(a.err)
 		e.Task = id
@@ -89,12 +93,32 @@ func submitVerdict(c *ledger.Submit, a answer) api.SubmitVerdict {
 		}
 		return api.SubmitVerdict{TaskID: o.ID.String(), State: o.State.String(), Replayed: o.Replayed}
 	case ledger.KeyReused:
-		e := api.Errorf(422, 7, "idempotency_key_reused", api.RetryNo, "key %q belongs to task %s, submitted with another request", c.Spec.Key, o.ID).
-			WithHint("use a new key for a new request")
-		e.Task = o.ID.String()
+		e := errKeyReused(declaredSpec(c).Key, o.ID)
 		return api.SubmitVerdict{TaskID: o.ID.String(), Error: e}
 	}
-	return api.SubmitVerdict{Error: outcomeError(o, c.ID)}
+	return api.SubmitVerdict{Error: outcomeError(o, declaredID(c))}
+}
+
+func errKeyReused(key string, id ledger.TaskID) *api.Error {
+	e := api.Errorf(422, 7, "idempotency_key_reused", api.RetryNo, "key %q belongs to task %s, submitted with another request", key, id).
+		WithHint("use a new key for a new request")
+	e.Task = id.String()
+	return e
+}
+
+// declaredID is the ID in a command that makes a task.
+func declaredID(c ledger.Command) ledger.TaskID {
+	if d, ok := c.(*ledger.Declare); ok {
+		return d.ID
+	}
+	return c.(*ledger.Submit).ID
+}
+
+func declaredSpec(c ledger.Command) *ledger.Spec {
+	if d, ok := c.(*ledger.Declare); ok {
+		return &d.Spec
+	}
+	return &c.(*ledger.Submit).Spec
 }
 
 // outcomeError says a ledger refusal as a caller sees it.
@@ -110,7 +134,9 @@ func outcomeError(o ledger.Outcome, id ledger.TaskID) *api.Error {
 	case ledger.Invalid:
 		e = api.Errorf(422, 5, "invalid_task", api.RetryNo, "%s", o.Detail)
 	default:
-		e = api.Errorf(422, 5, o.Code.String(), api.RetryNo, "%s", o.Detail)
+		if e = txnError(o, id); e == nil {
+			e = api.Errorf(422, 5, o.Code.String(), api.RetryNo, "%s", o.Detail)
+		}
 	}
 	e.Task = id.String()
 	if o.State != 0 {
@@ -283,13 +309,17 @@ func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error)
 	if err := n.barrier(ctx, q.Shard); err != nil {
 		return listAnswer{}, err
 	}
+	if q.Filter.RollbackFailed {
+		list, err := n.stuckHere(m, &q.Filter)
+		return listAnswer{Tasks: list}, err
+	}
 	lq := ledger.Query{Fleet: q.Filter.FleetID, Action: q.Filter.Action, Target: q.Filter.Target, Session: q.Filter.SessionID}
 	want := map[string]bool{}
 	for _, s := range q.Filter.States {
 		want[s] = true
 		st, _ := ledger.ParseState(s)
 		if st == ledger.StateAssigned || st == ledger.StateRunning {
-			st = ledger.StateReady
+			lq.States = append(lq.States, ledger.StateReady)
 		}
 		lq.States = append(lq.States, st)
 	}
@@ -375,7 +405,7 @@ func (w *waiters) applied(events []ledger.Event) {
 }
 
 // submitCommand checks a submitted task and makes it a command.
-func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (*ledger.Submit, *api.Error) {
+func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (ledger.Command, *api.Error) {
 	spec, err := n.parseSpec(s, now)
 	if err != nil {
 		return nil, err
@@ -385,9 +415,19 @@ func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint
 		shard = n.keyShard(spec.Fleet, spec.Key)
 	}
 	spec.SubmittedBy = by
-	c := &ledger.Submit{ID: ledger.NewTaskID(shard, now, n.random()), Spec: *spec}
-	c.RequestHash = ledger.RequestHash(&c.Spec)
-	return c, nil
+	terms, has, err := n.parseTerms(s, spec)
+	if err != nil {
+		return nil, err
+	}
+	hash := ledger.DeclareHash(spec, &terms) // of what was asked, not of what the rules make of it
+	id := ledger.NewTaskID(shard, now, n.random())
+	if err := n.rule(spec, &terms, ""); err != nil {
+		return nil, err
+	}
+	if has || terms.Approvers > 0 || spec.Guarantee == ledger.ExactlyOnce {
+		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, nil
+	}
+	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, nil
 }
 
 func (n *core) checkJSON(field string, b json.RawMessage) *api.Error {

@@ -23,12 +23,15 @@ type TaskSpec struct {
 	LeaseSeconds   float64         `json:"lease_seconds,omitempty" doc:"How long an agent may stay silent; default 60"`
 	RetryPolicy    *RetryPolicy    `json:"retry_policy,omitempty"`
 	Reversible     bool            `json:"reversible,omitempty"`
-	Rollback       json.RawMessage `json:"rollback,omitempty"`
-	Verify         json.RawMessage `json:"verify,omitempty"`
-	Approval       json.RawMessage `json:"approval,omitempty"`
-	Compliance     json.RawMessage `json:"compliance,omitempty"`
+	Rollback       json.RawMessage `json:"rollback,omitempty" doc:"A Hook: the task that undoes the effect"`
+	Verify         json.RawMessage `json:"verify,omitempty" doc:"A Hook: the task that finds out whether the effect happened; its result is true, false, or {\"happened\":true|false|\"partial\",\"result\":…}"`
+	Approval       json.RawMessage `json:"approval,omitempty" doc:"An Approval: who must consent first"`
+	Compliance     json.RawMessage `json:"compliance,omitempty" doc:"A Compliance: regulations and classification, for rules and the ledger"`
 	SessionID      string          `json:"session_id,omitempty"`
 	ParentTaskID   string          `json:"parent_task_id,omitempty"`
+	Snapshot       json.RawMessage `json:"snapshot,omitempty" doc:"The target's state before the effect, up to 64 KiB: handed to the rollback"`
+
+	OnDependencyFailure string `json:"on_dependency_failure,omitempty" enum:"fail,skip" doc:"What a failed task named in after does to this one; default fail"`
 }
 
 // RetryPolicy says how often and how soon a failed attempt is repeated.
@@ -57,6 +60,7 @@ type Task struct {
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
 	CompletedAt  *time.Time      `json:"completed_at,omitempty"`
+	TaskTxn
 }
 
 // SubmitVerdict answers one submitted task: the task, or why it was refused.
@@ -71,6 +75,7 @@ type SubmitVerdict struct {
 type TaskFilter struct {
 	FleetID, Action, Target, AgentID, SessionID string
 	States                                      []string
+	RollbackFailed                              bool   // only those whose rollback failed and that nobody has settled
 	Limit                                       int    // 1..[MaxPage], 0 = [DefaultPage]
 	Cursor                                      string // from the page before
 }
@@ -115,6 +120,7 @@ type Lease struct {
 	Deadline       *time.Time      `json:"deadline,omitempty"`
 	SessionID      string          `json:"session_id,omitempty"`
 	ParentTaskID   string          `json:"parent_task_id,omitempty"`
+	Checkpoint     *Checkpoint     `json:"checkpoint,omitempty" doc:"What the holder before saved"`
 }
 
 // Leases answers a LeaseRequest; empty when nothing came within the wait.
@@ -134,7 +140,7 @@ type Settlement struct {
 	TaskID  string          `json:"task_id"`
 	AgentID string          `json:"agent_id,omitempty" doc:"In a batch, default the batch's agent"`
 	Epoch   uint64          `json:"epoch"`
-	Verdict string          `json:"verdict" enum:"complete,fail"`
+	Verdict string          `json:"verdict" enum:"complete,fail,unknown" doc:"unknown: the agent can't tell whether the effect happened"`
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   string          `json:"error,omitempty" doc:"fail: why"`
 	NoRetry bool            `json:"no_retry,omitempty" doc:"fail: do not try again whatever the policy"`

@@ -69,6 +69,8 @@ func New(cfg Config) (*Client, error) {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
 // url is the node that a count stands for.
 func (c *Client) url(at uint32) string { return c.urls[int(at)%len(c.urls)] }
 
@@ -180,6 +182,13 @@ func post[T any](ctx context.Context, c *Client, within time.Duration, path stri
 	return v, err
 }
 
+func onlyTrue(b bool) string {
+	if b {
+		return "true"
+	}
+	return ""
+}
+
 // query collects parameters that are not empty.
 func query(pairs ...string) url.Values {
 	q := url.Values{}
@@ -213,7 +222,7 @@ func (c *Client) Wait(ctx context.Context, id string) (api.Task, error) {
 // Tasks lists a page of tasks.
 func (c *Client) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error) {
 	return get[api.TaskPage](ctx, c, answerWithin, "/v1/tasks", query("state", strings.Join(f.States, ","), "fleet_id", f.FleetID, "action", f.Action,
-		"target", f.Target, "agent_id", f.AgentID, "session_id", f.SessionID, "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
+		"target", f.Target, "agent_id", f.AgentID, "session_id", f.SessionID, "rollback_failed", onlyTrue(f.RollbackFailed), "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
 }
 
 // Why says where a task stands and what it waits for.

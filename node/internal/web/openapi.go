@@ -16,6 +16,9 @@ func openAPI(ops []operation) []byte {
 	schemas := map[string]any{}
 	problem := map[string]any{"description": "Problem (RFC 9457) with layer, code and retry",
 		"content": map[string]any{"application/problem+json": map[string]any{"schema": schemaOf(reflect.TypeFor[api.Error](), schemas)}}}
+	for _, t := range []reflect.Type{reflect.TypeFor[api.Hook](), reflect.TypeFor[api.Approval](), reflect.TypeFor[api.Compliance]()} {
+		schemaOf(t, schemas) // fields that take any JSON in the first place, and these in fact
+	}
 	paths := map[string]map[string]any{}
 	for _, o := range ops {
 		op := map[string]any{"operationId": o.name, "summary": o.doc, "responses": map[string]any{"default": problem}}

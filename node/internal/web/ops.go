@@ -34,6 +34,7 @@ type settleOne struct {
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	NoRetry bool            `json:"no_retry,omitempty"`
+	InDoubt bool            `json:"in_doubt,omitempty" doc:"fail: it can't tell whether the effect happened"`
 }
 
 type sessionBody struct {
@@ -56,7 +57,7 @@ func (s *server) operations() []operation {
 		{"POST", "/v1/tasks", "submit", "Declare a task, an array of tasks, or NDJSON. One: 201, or 200 with Idempotent-Replayed when its key is known. Many: 200 with a verdict each, in order.",
 			api.TaskSpec{}, submitAnswer{}, nil, lines, (*server).submit},
 		{"GET", "/v1/tasks", "list_tasks", "List tasks by shard and age.", nil, api.TaskPage{},
-			[]string{"state", "fleet_id", "action", "target", "agent_id", "session_id", "limit", "cursor", consistency}, one, (*server).tasks},
+			[]string{"state", "fleet_id", "action", "target", "agent_id", "session_id", "rollback_failed", "limit", "cursor", consistency}, one, (*server).tasks},
 		{"GET", "/v1/tasks/{id}", "get_task", "Read a task, waiting up to ?wait= for its end.", nil, api.Task{}, []string{"wait", consistency}, one, (*server).task},
 		{"GET", "/v1/tasks/{id}/why", "why", "Say where a task stands and what it waits for.", nil, api.Why{}, nil, one, (*server).why},
 		{"POST", "/v1/tasks/{id}/cancel", "cancel", "End a task; its holder is told to stop.", reasonBody{}, api.Task{}, nil, one, (*server).cancel},
@@ -86,12 +87,11 @@ func (s *server) operations() []operation {
 		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, one, (*server).cluster},
 		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, one, (*server).doctor},
 	}
+	ops = append(ops, s.transactions()...)
 	for _, l := range []struct {
 		method, path, name string
 		layer              int
-	}{{"POST", "/v1/tasks/{id}/approve", "approve", 7}, {"POST", "/v1/tasks/{id}/reject", "reject", 7}, {"POST", "/v1/tasks/{id}/resolve", "resolve", 7},
-		{"POST", "/v1/actions", "declare_action", 7}, {"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3},
-		{"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
+	}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
 		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
 			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,
 			func(*server, http.ResponseWriter, *http.Request) error {
@@ -108,7 +108,7 @@ func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	f := api.TaskFilter{FleetID: q.Get("fleet_id"), Action: q.Get("action"), Target: q.Get("target"), AgentID: q.Get("agent_id"),
-		SessionID: q.Get("session_id"), Limit: limit, Cursor: q.Get("cursor")}
+		SessionID: q.Get("session_id"), RollbackFailed: q.Get("rollback_failed") == "true", Limit: limit, Cursor: q.Get("cursor")}
 	for _, v := range q["state"] {
 		f.States = append(f.States, strings.Split(v, ",")...)
 	}
@@ -352,8 +352,12 @@ func settleOp(verdict string) func(*server, http.ResponseWriter, *http.Request) 
 		if err != nil {
 			return err
 		}
+		as := verdict
+		if in.InDoubt && verdict == "fail" {
+			as = "unknown"
+		}
 		v, err := s.b.Settle(r.Context(), in.AgentID, []api.Settlement{{TaskID: r.PathValue("id"), AgentID: in.AgentID, Epoch: in.Epoch,
-			Verdict: verdict, Result: in.Result, Error: in.Error, NoRetry: in.NoRetry}})
+			Verdict: as, Result: in.Result, Error: in.Error, NoRetry: in.NoRetry}})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+)
+
+// Intent is what a rule decides about: a task before it is declared, and again
+// before its agent is told to go.
+type Intent struct {
+	Fleet, Action, Target string
+	Agent                 string // of an action: who declares it
+	By, Session           string
+	Guarantee             ledger.Guarantee
+	Classification        string
+	Regulations           []string
+	Input, Context        json.RawMessage
+}
+
+// Ruling is what the rules say of an intent. The zero Ruling lets it pass.
+type Ruling struct {
+	Refuse    bool             // it is not to happen; Rule and Message say why
+	Approve   bool             // exactly_once: no human has to
+	Approvers int              // at least so many people must approve
+	Guarantee ledger.Guarantee // at least this level; 0: as it is
+	Rule      string           // the rule that decided
+	Pack      string           // its pack, id@version
+	Message   string
+}
+
+// Policy decides about intents. It is called often, from many goroutines, and
+// says the same of the same intent while the rules stay the same.
+type Policy func(Intent) Ruling
+
+// autoApprove is the policy of the configuration: actions that match a pattern
+// need no human. A star stands for every action, or every target.
+func autoApprove(patterns []string) Policy {
+	return func(in Intent) Ruling {
+		for _, p := range patterns {
+			action, target, _ := strings.Cut(p, ":")
+			if (action == "*" || action == in.Action) && (target == "*" || target == in.Target) {
+				return Ruling{Approve: true, Rule: "auto-approve " + p, Pack: "configuration"}
+			}
+		}
+		return Ruling{}
+	}
+}
+
+func intentOf(s *ledger.Spec, m *ledger.Terms, agent string) Intent {
+	return Intent{Fleet: s.Fleet, Action: s.Action, Target: s.Target, Agent: agent, By: s.SubmittedBy, Session: s.Session, Guarantee: s.Guarantee,
+		Classification: m.Classification, Regulations: m.Regulations, Input: s.Input, Context: s.Context}
+}
+
+// rule applies the policy to a task about to be declared.
+func (n *core) rule(s *ledger.Spec, m *ledger.Terms, agent string) *api.Error {
+	r := n.policy(intentOf(s, m, agent))
+	if r.Refuse {
+		return errRule(r)
+	}
+	s.Guarantee = max(s.Guarantee, r.Guarantee)
+	need := approvalsNeeded(s.Guarantee, int(m.Approvers), r)
+	if need != int(m.Approvers) || r.Approve {
+		m.Rule, m.Pack = r.Rule, r.Pack
+	}
+	m.Approvers = uint32(need)
+	return nil
+}
+
+// approvalsNeeded is how many people must approve a task of a level, asked of
+// which its submitter has asked for some: one for exactly_once, unless a rule
+// says that none has to.
+func approvalsNeeded(g ledger.Guarantee, asked int, r Ruling) int {
+	need := max(asked, r.Approvers)
+	if g == ledger.ExactlyOnce && need == 0 && !r.Approve {
+		need = 1
+	}
+	return min(need, ledger.MaxApprovers)
+}
+
+func errRule(r Ruling) *api.Error {
+	return api.Errorf(403, 7, "rule_violated", api.RetryNo, "rule %s (%s): %s", r.Rule, r.Pack, r.Message).
+		WithHint("change the request, or the rules")
+}
+
+// revalidate asks the rules again about a task whose agent is about to be told
+// to go: nil when nothing has changed, otherwise the command to decide instead.
+func (n *core) revalidate(id ledger.TaskID) ledger.Command {
+	t, ok, err := n.tasks[id.Shard()].task(id)
+	if err != nil || !ok || t.Txn == nil || t.State != ledger.StateReady || t.Txn.Role != ledger.RoleNone {
+		return nil
+	}
+	r := n.policy(intentOf(&t.Spec, &t.Txn.Terms, t.Agent))
+	if r.Refuse {
+		return &ledger.Cancel{ID: id, By: "rule " + r.Rule, Reason: r.Message}
+	}
+	if need := approvalsNeeded(t.Spec.Guarantee, int(t.Txn.Terms.Approvers), r); need > len(t.Txn.Approvals) {
+		return &ledger.Hold{ID: id, Approvers: uint32(need), Rule: r.Rule, Pack: r.Pack}
+	}
+	return nil
+}
