@@ -30,7 +30,7 @@
 //	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses in Log.Sync's then
 //	applied once, in order                                    Replica.apply; checkpoint key in the ingest (stateDB.write)
 //	applied index and state can't part                        one atomic Ingest per checkpoint
-//	journal durable before its log entries go                 shard.writeCheckpoint
+//	journal durable before its log entries go                 stateWrite.prepare, stateGroup.next
 //	log truncated behind durable state only                   shard.checkpointWritten
 //	a command is lost only if another entry has its index     pendingBatches.take; otherwise ErrUnknown
 //	Lead only after an entry of the own term was applied      Replica.apply

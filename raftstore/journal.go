@@ -29,12 +29,13 @@ type journal struct {
 	sum       uint32 // CRC32C of everything appended; the shard goroutine's alone
 	mu        struct {
 		sync.Mutex
-		file   vfs.File
-		size   int64  // including buf
-		buf    []byte // not written yet: the last len(buf) bytes
-		closed bool
-		err    error            // the first failed write: there is a hole since, so nothing may become durable
-		refs   map[vfs.File]int // readers; a replaced file is closed by its last one
+		file    vfs.File
+		size    int64  // including buf
+		durable int64  // up to here, since reset; -1: nothing is known
+		buf     []byte // not written yet: the last len(buf) bytes
+		closed  bool
+		err     error            // the first failed write: there is a hole since, so nothing may become durable
+		refs    map[vfs.File]int // readers; a replaced file is closed by its last one
 	}
 }
 
@@ -86,7 +87,7 @@ func (j *journal) reset(size int64, sum uint32) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	old := j.mu.file
-	j.mu.file, j.mu.size, j.mu.buf = f, size, nil
+	j.mu.file, j.mu.size, j.mu.buf, j.mu.durable = f, size, nil, -1
 	j.sum = sum
 	if old != nil && j.mu.refs[old] == 0 {
 		return old.Close()
@@ -136,11 +137,25 @@ func (j *journal) Size() int64 {
 
 // sync makes everything appended so far durable. Any goroutine.
 func (j *journal) sync() error {
-	f, _, err := j.acquire()
+	f, size, err := j.acquire()
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.SyncData(), j.release(f))
+	j.mu.Lock()
+	known := j.mu.durable == size && j.mu.file == f
+	j.mu.Unlock()
+	if known {
+		return j.release(f)
+	}
+	err = f.SyncData()
+	if err == nil {
+		j.mu.Lock()
+		if j.mu.file == f {
+			j.mu.durable = size
+		}
+		j.mu.Unlock()
+	}
+	return errors.Join(err, j.release(f))
 }
 
 // acquire flushes the buffer and returns the file, kept open until release, and its size.

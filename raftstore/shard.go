@@ -27,7 +27,7 @@ type shardEnv struct {
 	fatal   func(error)
 	ctx     context.Context // ends when the store closes
 	work    *sync.WaitGroup // checkpoint writers and snapshot senders
-	writers chan struct{}   // a token each for the checkpoint writers that may run at once
+	group   *stateGroup     // writes state checkpoints
 	senders chan struct{}   // the same for snapshot senders
 	engines []*engine
 }
@@ -249,20 +249,19 @@ func (s *shard) background(fn func()) {
 
 const freezeWarning = 20 * time.Millisecond
 
-// writeCheckpoint runs in a goroutine of its own: journal first, then state and applied index in one ingest.
+// writeCheckpoint runs in a goroutine of its own: journal first, then state and applied index in one ingest, perhaps
+// together with those of other shards.
 func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
-	s.env.writers <- struct{}{}
-	for more := changes.More != nil; more; {
-		var part Changes
-		part.Puts, part.Deletes, more = changes.More()
-		changes.Puts, changes.Deletes = append(changes.Puts, part.Puts...), append(changes.Deletes, part.Deletes...)
-		runtime.Gosched() // or the turn of this goroutine ends within More, and Apply waits for its lock meanwhile
-	}
-	err := s.journal.sync()
-	if err == nil {
-		err = s.env.state.write(name, s.id, changes, c)
-	}
-	<-s.env.writers
+	err := s.env.group.put(&stateWrite{name: name, shard: s.id, changes: changes, c: c, prepare: func(w *stateWrite) error {
+		ch := &w.changes
+		for more := ch.More != nil; more; {
+			var part Changes
+			part.Puts, part.Deletes, more = ch.More()
+			ch.Puts, ch.Deletes = append(ch.Puts, part.Puts...), append(ch.Deletes, part.Deletes...)
+			runtime.Gosched() // or the turn of this goroutine ends within More, and Apply waits for its lock meanwhile
+		}
+		return s.journal.sync()
+	}})
 	if err != nil {
 		s.env.fatal(fmt.Errorf("shard %d: state checkpoint: %w", s.id, err))
 		return

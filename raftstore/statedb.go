@@ -150,27 +150,35 @@ func (d *stateDB) checkpoint(shard uint32) (checkpoint, bool, error) {
 	return c, err == nil, err
 }
 
-// write ingests the changes of one shard and the checkpoint that covers them. name is unique among writers.
-func (d *stateDB) write(name string, shard uint32, ch Changes, c checkpoint) error {
-	w := tableSet{d: d, name: name}
-	meta, err := encodeCheckpoint(c)
-	if err != nil {
+// write ingests the changes of shards, in ascending order, and the checkpoints that cover them: all or nothing. name is
+// unique among writers.
+func (d *stateDB) write(name string, writes []*stateWrite) error {
+	t := tableSet{d: d, name: name}
+	if err := t.checkpoints(writes); err != nil {
+		return errors.Join(err, t.abort())
+	}
+	return d.db.Ingest(context.Background(), t.paths)
+}
+
+func (t *tableSet) checkpoints(writes []*stateWrite) error {
+	for _, w := range writes {
+		meta, err := encodeCheckpoint(w.c)
+		if err == nil {
+			err = t.set(checkpointKey(w.shard), meta)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := t.cut(); err != nil { // a table from the first key to the last would overlap all others
 		return err
 	}
-	err = w.set(checkpointKey(shard), meta)
-	if err == nil {
-		err = w.cut()
+	for _, w := range writes {
+		if err := t.changes(w.shard, w.changes); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = w.changes(shard, ch)
-	}
-	if err == nil {
-		err = w.cut()
-	}
-	if err != nil {
-		return errors.Join(err, w.abort())
-	}
-	return d.db.Ingest(context.Background(), w.paths)
+	return t.cut()
 }
 
 // replace ingests finished tables in place of everything the shard had.

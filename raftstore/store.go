@@ -55,7 +55,7 @@ func Open(cfg Config) (*Store, error) {
 		}
 		s.env = shardEnv{
 			cfg: &d.cfg, fs: d.fs, watch: &s.watch, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
-			writers: make(chan struct{}, 1), senders: make(chan struct{}, maxSenders),
+			group: newStateGroup(d.state.write), senders: make(chan struct{}, maxSenders),
 		}
 		for range d.cfg.Engines {
 			e := newEngine(&s.env)
