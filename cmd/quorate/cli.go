@@ -24,6 +24,7 @@ type cli struct {
 	Dev     devCmd     `cmd:"" help:"Run a whole cluster in this process, on loopback, for trying things."`
 	Submit  submitCmd  `cmd:"" help:"Submit tasks."`
 	Task    taskCmd    `cmd:"" help:"Look at tasks and change them."`
+	Action  actionCmd  `cmd:"" help:"Have an effect once."`
 	Agent   agentCmd   `cmd:"" help:"Run and list agents."`
 	Ledger  ledgerCmd  `cmd:"" help:"Read and verify the audit ledger."`
 	Node    nodeCmd    `cmd:"" help:"List and change the cluster's nodes."`

@@ -51,6 +51,7 @@ type startCmd struct {
 	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
 	DiskReserve     int64         `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
 	AuditLevel      string        `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
+	AutoApprove     []string      `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
 	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
 	Pprof           string        `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
 	logFlags        `embed:""`
@@ -85,7 +86,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, Logger: c.logger(con.err)})
+		MaxPayloadBytes: c.MaxPayload, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
 	if err != nil {
 		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}
@@ -99,9 +100,10 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 }
 
 type devCmd struct {
-	Nodes    int    `default:"3" help:"1, 3, 5 or 7."`
-	DataDir  string `placeholder:"DIR" help:"Keep the cluster here; default a temporary directory, removed at the end."`
-	logFlags `embed:""`
+	Nodes       int      `default:"3" help:"1, 3, 5 or 7."`
+	DataDir     string   `placeholder:"DIR" help:"Keep the cluster here; default a temporary directory, removed at the end."`
+	AutoApprove []string `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all."`
+	logFlags    `embed:""`
 }
 
 // Run runs a cluster in this process until a signal.
@@ -137,7 +139,7 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 	for i := range c.Nodes {
 		name := "node" + strconv.Itoa(i+1)
 		cfg := node.Config{DataDir: filepath.Join(dir, name), NodeID: name, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
-			Join: join, BootstrapExpect: c.Nodes, Logger: c.logger(con.err)}
+			Join: join, BootstrapExpect: c.Nodes, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)}
 		if i == 0 {
 			cfg.APIAddr = "127.0.0.1:7700" // where clients look
 		}

@@ -31,9 +31,11 @@ type submitCmd struct {
 	MaxRetries  *int          `help:"Attempts beyond the first."`
 	Fleet       string        `help:"Tenant."`
 	Session     string        `help:"Session ID."`
-	File        string        `placeholder:"TASKS.jsonl" help:"Submit every line of a file (- for standard input)."`
-	Wait        bool          `help:"Wait until the task has ended; exit 1 unless it completed."`
-	JSON        bool          `name:"json" help:"Print JSON."`
+	termFlags   `embed:""`
+	Skip        bool   `help:"Skip the task when one it comes after fails, instead of failing it."`
+	File        string `placeholder:"TASKS.jsonl" help:"Submit every line of a file (- for standard input)."`
+	Wait        bool   `help:"Wait until the task has ended; exit 1 unless it completed."`
+	JSON        bool   `name:"json" help:"Print JSON."`
 }
 
 // Run submits one task or a file of them.
@@ -99,7 +101,10 @@ func (c *submitCmd) spec(in io.Reader) (api.TaskSpec, error) {
 	if c.MaxRetries != nil {
 		spec.RetryPolicy = &api.RetryPolicy{MaxRetries: c.MaxRetries}
 	}
-	return spec, nil
+	if c.Skip {
+		spec.OnDependencyFailure = "skip"
+	}
+	return spec, c.terms(&spec)
 }
 
 // readInput takes JSON as given, from a file, or from standard input.
@@ -124,15 +129,16 @@ func readInput(s string, in io.Reader) (json.RawMessage, error) {
 }
 
 type taskCmd struct {
-	Get     taskGetCmd    `cmd:"" help:"Show a task."`
-	List    taskListCmd   `cmd:"" help:"List tasks."`
-	Cancel  taskCancelCmd `cmd:"" help:"End a task."`
-	Retry   taskRetryCmd  `cmd:"" help:"Make a failed, cancelled or timed out task ready again."`
-	Watch   taskWatchCmd  `cmd:"" help:"Follow a task until it has ended."`
-	Why     taskWhyCmd    `cmd:"" help:"Say where a task stands and what it waits for."`
-	Approve laterCmd      `cmd:"" help:"(Not in this version.)"`
-	Reject  laterCmd      `cmd:"" help:"(Not in this version.)"`
-	Resolve laterCmd      `cmd:"" help:"(Not in this version.)"`
+	Get      taskGetCmd      `cmd:"" help:"Show a task."`
+	List     taskListCmd     `cmd:"" help:"List tasks."`
+	Cancel   taskCancelCmd   `cmd:"" help:"End a task."`
+	Retry    taskRetryCmd    `cmd:"" help:"Make a failed, cancelled or timed out task ready again."`
+	Watch    taskWatchCmd    `cmd:"" help:"Follow a task until it has ended."`
+	Why      taskWhyCmd      `cmd:"" help:"Say where a task stands and what it waits for."`
+	Approve  taskApproveCmd  `cmd:"" help:"Consent to a task that awaits approval."`
+	Reject   taskRejectCmd   `cmd:"" help:"End a task that awaits approval."`
+	Resolve  taskResolveCmd  `cmd:"" help:"Settle a task in doubt, or one whose rollback failed."`
+	Rollback taskRollbackCmd `cmd:"" help:"Have a task's effect undone, or a whole session's."`
 }
 
 // oneTask is what commands about one task share.
@@ -251,6 +257,7 @@ type taskListCmd struct {
 	Target   string   `env:"-" help:"Only this target."`
 	Agent    string   `help:"Only of this agent."`
 	Session  string   `help:"Only of this session."`
+	Failed   bool     `name:"rollback-failed" help:"Only those whose rollback failed and that nobody has settled."`
 	Limit    int      `default:"100" help:"1 to 1000."`
 	Cursor   string   `help:"Go on from the page before."`
 	JSON     bool     `name:"json" help:"Print JSON."`
@@ -264,7 +271,7 @@ func (c *taskListCmd) Run(ctx context.Context, con console) error {
 	}
 	defer cl.Close()
 	p, err := cl.Tasks(ctx, api.TaskFilter{States: c.State, FleetID: c.Fleet, Action: c.Action, Target: c.Target, AgentID: c.Agent,
-		SessionID: c.Session, Limit: c.Limit, Cursor: c.Cursor})
+		SessionID: c.Session, RollbackFailed: c.Failed, Limit: c.Limit, Cursor: c.Cursor})
 	if err != nil {
 		return err
 	}
@@ -287,7 +294,7 @@ func showTask(w io.Writer, t api.Task, asJSON bool) error {
 		return printJSON(w, t)
 	}
 	rows := [][]string{{"task", t.TaskID}, {"state", t.State + "  (L5 " + t.L5 + ", L7 " + t.L7 + ")"}, {"capability", t.Action + ":" + t.Target},
-		{"priority", t.Priority}, {"guarantee", t.Guarantee}, {"attempts", strconv.Itoa(t.Attempts)}, {"epoch", strconv.FormatUint(t.Epoch, 10)},
+		{"priority", t.Priority}, {"guarantee", t.Guarantee}, {"attempts", strconv.Itoa(t.Attempts)}, {"digest", t.RequestDigest}, {"epoch", strconv.FormatUint(t.Epoch, 10)},
 		{"agent", dash(t.AgentID)}, {"created", t.CreatedAt.Format(time.RFC3339)}}
 	if t.CompletedAt != nil {
 		rows = append(rows, []string{"ended", t.CompletedAt.Format(time.RFC3339)})

@@ -52,10 +52,23 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	case err = <-done:
 	case <-ctx.Done():
 		a.kill(cmd.Process.Pid, done)
-		return failed("%v%s", context.Cause(ctx), stderr)
+		return inDoubt(t, failed("%v%s", context.Cause(ctx), stderr))
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
-	return verdict(err, stdout, stderr)
+	s := verdict(err, stdout, stderr)
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() < 0 { // a signal ended it
+		s = inDoubt(t, s)
+	}
+	return s
+}
+
+// inDoubt is the verdict on a command that was killed: of an exactly_once
+// effect nobody can tell whether it happened.
+func inDoubt(t api.Lease, s api.Settlement) api.Settlement {
+	if g := t.Guarantee; s.Verdict == "fail" && (g == "exactly_once" || g == "atp-3") {
+		s.Verdict = "unknown"
+	}
+	return s
 }
 
 // verdict is what a command's end says.
