@@ -311,7 +311,7 @@ func (t *Tasks) retry(c *Retry) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
-	case e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled, e.x != nil && (e.x.Stuck || e.x.Role == RoleSaga):
+	case e.ended == endErased, e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled, e.x != nil && (e.x.Stuck || e.x.Role == RoleSaga):
 		return e.outcome(BadState, false)
 	}
 	if i == 0 { // it had left memory

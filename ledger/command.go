@@ -39,6 +39,7 @@ const (
 // Audit and retention, on both kinds of shard where it says so.
 const (
 	kindAuditFormat kind = iota + 40
+	kindErase
 )
 
 const (
@@ -76,6 +77,8 @@ func newCommand(k kind) Command {
 		return new(Refused)
 	case kindNodeKey:
 		return new(NodeKey)
+	case kindErase:
+		return new(Erase)
 	case kindAuditFormat:
 		return new(AuditFormat)
 	case kindClusterInit:

@@ -115,6 +115,7 @@ const (
 	VerbClusterRestored = "cluster_restored" // of the shard, and of each task it put in doubt
 	VerbAuditFormat     = "audit_format"
 	VerbNodeKey         = "node_key"
+	VerbErase           = "erase"
 	VerbCompliance      = "compliance" // what rule packs decided about an intent
 	VerbPackPut         = "pack_put"
 	VerbPackRemove      = "pack_remove"

@@ -67,7 +67,9 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 		case 12:
 			c = &Timeout{ID: pick()}
 		case 13:
-			c = &Cancel{ID: pick(), By: "someone"}
+			if c = (&Cancel{ID: pick(), By: "someone"}); r.IntN(3) == 0 {
+				c = &Erase{ID: pick(), By: "someone", Reason: "asked to"}
+			}
 		case 14:
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:

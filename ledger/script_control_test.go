@@ -21,6 +21,8 @@ func (s *script) controlCommand(t *testing.T, name string) Command {
 		return c
 	case "node-up":
 		return (*NodeUp)(&node)
+	case "node-key":
+		return &NodeKey{RaftID: node.RaftID, Key: s.text("key", "")}
 	case "node-remove":
 		return &NodeRemove{RaftID: node.RaftID, By: s.text("by", "")}
 	case "placement-init", "admit", "uninvite", "join", "node-state", "retire":

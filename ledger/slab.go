@@ -35,6 +35,7 @@ const (
 	endFailed
 	endExpired
 	endSettled // by somebody else than the holder
+	endErased  // its payload is gone
 	endingEnd
 )
 

@@ -149,6 +149,11 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.restored(&c)
+	case kindErase:
+		var c Erase
+		c.read(r)
+		t.whole(r)
+		return t.erase(&c)
 	case kindAuditFormat:
 		var c AuditFormat
 		c.read(r)

@@ -143,6 +143,7 @@ func (n *core) raiseAuditFormat(shard uint32) {
 func selects(f *api.AuditFilter, r *api.Record) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	return is(f.AgentID, r.AgentID) && is(f.Verb, r.Verb) && is(f.TaskID, r.TaskID) && is(f.FleetID, r.FleetID) &&
+		is(f.SessionID, r.SessionID) && is(f.Action, r.Action) && is(f.Target, r.Target) &&
 		is(f.GuaranteeLevel, r.Guarantee) && (f.RegulationRef == "" || slices.Contains(r.RegulationRefs, f.RegulationRef)) &&
 		(f.From.IsZero() || !r.Time.Before(f.From)) && (f.To.IsZero() || r.Time.Before(f.To))
 }

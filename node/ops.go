@@ -50,6 +50,11 @@ func (n *Node) Cancel(ctx context.Context, id, by, reason string) (api.Task, err
 	return on(n, func(c *core) (api.Task, error) { return c.Cancel(ctx, id, by, reason) })
 }
 
+// Erase takes the payload out of an ended task.
+func (n *Node) Erase(ctx context.Context, id, by, reason string) (api.Task, error) {
+	return on(n, func(c *core) (api.Task, error) { return c.Erase(ctx, id, by, reason) })
+}
+
 // Retry makes an ended, not completed task ready again.
 func (n *Node) Retry(ctx context.Context, id, by string) (api.Task, error) {
 	return on(n, func(c *core) (api.Task, error) { return c.Retry(ctx, id, by) })

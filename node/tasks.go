@@ -241,6 +241,15 @@ func (n *core) Cancel(ctx context.Context, id, by, reason string) (api.Task, err
 	return n.change(ctx, tid, &ledger.Cancel{ID: tid, By: by, Reason: reason})
 }
 
+// Erase takes the payload out of an ended task; its digests stay.
+func (n *core) Erase(ctx context.Context, id, by, reason string) (api.Task, error) {
+	tid, err := n.taskID(id)
+	if err != nil {
+		return api.Task{}, err
+	}
+	return n.change(ctx, tid, &ledger.Erase{ID: tid, By: by, Reason: reason})
+}
+
 // Retry makes an ended, not completed task ready again with fresh attempts.
 func (n *core) Retry(ctx context.Context, id, by string) (api.Task, error) {
 	tid, err := n.taskID(id)

@@ -19,23 +19,34 @@ type ledgerCmd struct {
 	Export     ledgerExportCmd     `cmd:"" help:"Stream records as JSON Lines, with the bytes their hashes cover."`
 	Prove      ledgerProveCmd      `cmd:"" help:"Print one record with its proof."`
 	Checkpoint ledgerCheckpointCmd `cmd:"" help:"Have the cluster sign how far its audit log reaches."`
+	Erase      ledgerEraseCmd      `cmd:"" help:"Take the payload out of an ended task for ever; the digests in its records stay."`
 	Keys       ledgerKeysCmd       `cmd:"" help:"Print the keys that checkpoints are signed with."`
 }
 
 type recordFilter struct {
-	apiFlags  `embed:""`
-	Agent     string `help:"Only of this agent."`
-	Task      string `help:"Only of this task."`
-	Verb      string `help:"Only this verb."`
-	Fleet     string `help:"Only this fleet."`
-	From      string `help:"RFC 3339 time."`
-	To        string `help:"RFC 3339 time, exclusive."`
-	Guarantee string `help:"Only this guarantee level."`
-	Shard     int    `default:"-1" help:"Only this shard."`
+	apiFlags   `embed:""`
+	Agent      string `help:"Only of this agent."`
+	Task       string `help:"Only of this task."`
+	Verb       string `help:"Only this verb."`
+	Fleet      string `help:"Only this fleet."`
+	From       string `help:"RFC 3339 time."`
+	To         string `help:"RFC 3339 time, exclusive."`
+	Guarantee  string `help:"Only this guarantee level."`
+	Regulation string `help:"Only with this regulation reference."`
+	Session    string `help:"Only of this session."`
+	Can        string `placeholder:"ACTION:TARGET" help:"Only about this capability."`
+	Shard      int    `default:"-1" help:"Only this shard."`
 }
 
 func (c *recordFilter) filter() (api.AuditFilter, error) {
-	f := api.AuditFilter{AgentID: c.Agent, TaskID: c.Task, Verb: c.Verb, FleetID: c.Fleet, GuaranteeLevel: c.Guarantee, Shard: c.Shard}
+	f := api.AuditFilter{AgentID: c.Agent, TaskID: c.Task, Verb: c.Verb, FleetID: c.Fleet, GuaranteeLevel: c.Guarantee, Shard: c.Shard,
+		RegulationRef: c.Regulation, SessionID: c.Session}
+	if c.Can != "" {
+		var err error
+		if f.Action, f.Target, err = api.SplitCapability(c.Can); err != nil {
+			return f, usageError{err}
+		}
+	}
 	for _, t := range []struct {
 		in  string
 		out *time.Time

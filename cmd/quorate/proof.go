@@ -222,3 +222,24 @@ func (c *apiFlags) text(ctx context.Context, con console, path string) error {
 	_, err = con.out.Write(b)
 	return err
 }
+
+type ledgerEraseCmd struct {
+	apiFlags `embed:""`
+	ID       string `arg:"" help:"Task ID."`
+	Reason   string `required:"" help:"Why; it stands in the audit record."`
+}
+
+// Run erases a task's payload.
+func (c *ledgerEraseCmd) Run(ctx context.Context, con console) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	t, err := cl.Erase(ctx, c.ID, c.Reason)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(con.out, "%s: input, context, result and error are erased\n", t.TaskID)
+	return nil
+}

@@ -91,6 +91,7 @@ type DoctorCheck struct {
 // AuditFilter selects ledger records; zero fields match all.
 type AuditFilter struct {
 	AgentID, Verb, TaskID, FleetID, RegulationRef, GuaranteeLevel string
+	SessionID, Action, Target                                     string
 	From, To                                                      time.Time
 	Shard                                                         int // -1 = all
 	Limit                                                         int

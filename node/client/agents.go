@@ -98,7 +98,7 @@ func (c *Client) session(ctx context.Context, base, id string, body []byte, on f
 
 func auditQuery(f api.AuditFilter) url.Values {
 	q := query("agent_id", f.AgentID, "verb", f.Verb, "task_id", f.TaskID, "fleet_id", f.FleetID, "regulation_ref", f.RegulationRef,
-		"guarantee_level", f.GuaranteeLevel, "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor)
+		"guarantee_level", f.GuaranteeLevel, "session_id", f.SessionID, "action", f.Action, "target", f.Target, "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor)
 	if f.Shard >= 0 {
 		q.Set("shard", strconv.Itoa(f.Shard))
 	}

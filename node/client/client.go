@@ -240,6 +240,11 @@ func (c *Client) Retry(ctx context.Context, id string) (api.Task, error) {
 	return post[api.Task](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/retry", struct{}{})
 }
 
+// Erase takes the payload out of an ended task.
+func (c *Client) Erase(ctx context.Context, id, reason string) (api.Task, error) {
+	return post[api.Task](ctx, c, answerWithin, "/v1/tasks/"+url.PathEscape(id)+"/erase", map[string]string{"reason": reason})
+}
+
 // Lease takes work for an agent.
 func (c *Client) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, error) {
 	return post[api.Leases](ctx, c, answerWithin+time.Duration(req.WaitSeconds*float64(time.Second)), "/v1/leases", req)

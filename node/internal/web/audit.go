@@ -104,6 +104,18 @@ func (s *server) proof(w http.ResponseWriter, r *http.Request) error {
 	return answer(s, w, p, err)
 }
 
+func (s *server) erase(w http.ResponseWriter, r *http.Request) error {
+	in, err := strict[reasonBody](r)
+	if err != nil {
+		return err
+	}
+	if in.By == "" {
+		in.By = actor(r)
+	}
+	t, err := s.b.Erase(r.Context(), r.PathValue("id"), in.By, in.Reason)
+	return answer(s, w, t, err)
+}
+
 // filtered says that an export is asked for a part only.
 func filtered(f *api.AuditFilter) bool {
 	g := *f

@@ -129,6 +129,10 @@ func (f *fake) ExportAudit(_ context.Context, _ api.AuditFilter, fn func(api.Rec
 	return f.export(fn)
 }
 
+func (f *fake) Erase(_ context.Context, id, by, reason string) (api.Task, error) {
+	return api.Task{TaskID: id, AgentID: by + ": " + reason}, nil
+}
+
 func (f *fake) Export(_ context.Context, sizes map[uint32]uint64, w io.Writer) error {
 	_, err := fmt.Fprintln(w, sizes)
 	return err

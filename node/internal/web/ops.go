@@ -49,7 +49,7 @@ type headsAnswer struct {
 	Heads []api.LedgerHead `json:"heads"`
 }
 
-var auditQuery = []string{"agent_id", "from", "to", "verb", "task_id", "fleet_id", "regulation_ref", "guarantee_level", "shard", "limit", "cursor"}
+var auditQuery = []string{"agent_id", "from", "to", "verb", "task_id", "fleet_id", "regulation_ref", "guarantee_level", "session_id", "action", "target", "shard", "limit", "cursor"}
 
 // operations is the one table of what the API does.
 func (s *server) operations() []operation {
@@ -61,6 +61,7 @@ func (s *server) operations() []operation {
 		{"GET", "/v1/tasks/{id}", "get_task", "Read a task, waiting up to ?wait= for its end.", nil, api.Task{}, []string{"wait", consistency}, one, (*server).task},
 		{"GET", "/v1/tasks/{id}/why", "why", "Say where a task stands and what it waits for.", nil, api.Why{}, nil, one, (*server).why},
 		{"POST", "/v1/tasks/{id}/cancel", "cancel", "End a task; its holder is told to stop.", reasonBody{}, api.Task{}, nil, one, (*server).cancel},
+		{"POST", "/v1/tasks/{id}/erase", "erase", "Take the payload out of an ended task for ever; its digests in the audit log stay.", reasonBody{}, api.Task{}, nil, one, (*server).erase},
 		{"POST", "/v1/tasks/{id}/retry", "retry", "Make a failed, cancelled or timed out task ready again.", reasonBody{}, api.Task{}, nil, one, (*server).retry},
 		{"POST", "/v1/tasks/{id}/start", "start", "Mark a held task running.", api.Claim{}, api.Renewal{}, nil, one, claimOp(Backend.Start)},
 		{"POST", "/v1/tasks/{id}/renew", "renew", "Prolong a lease.", api.Claim{}, api.Renewal{}, nil, one, claimOp(Backend.Renew)},
@@ -254,7 +255,8 @@ func (s *server) session(w http.ResponseWriter, r *http.Request) error {
 func (s *server) auditFilter(r *http.Request) (f api.AuditFilter, err error) {
 	q := r.URL.Query()
 	f = api.AuditFilter{AgentID: q.Get("agent_id"), Verb: q.Get("verb"), TaskID: q.Get("task_id"), FleetID: q.Get("fleet_id"),
-		RegulationRef: q.Get("regulation_ref"), GuaranteeLevel: q.Get("guarantee_level"), Cursor: q.Get("cursor"), Shard: -1}
+		RegulationRef: q.Get("regulation_ref"), GuaranteeLevel: q.Get("guarantee_level"),
+		SessionID: q.Get("session_id"), Action: q.Get("action"), Target: q.Get("target"), Cursor: q.Get("cursor"), Shard: -1}
 	if f.Limit, err = number("limit", q.Get("limit")); err != nil {
 		return f, err
 	}

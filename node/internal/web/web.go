@@ -19,6 +19,7 @@ type Backend interface {
 	Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error)
 	Why(ctx context.Context, id string) (api.Why, error)
 	Cancel(ctx context.Context, id, by, reason string) (api.Task, error)
+	Erase(ctx context.Context, id, by, reason string) (api.Task, error)
 	Retry(ctx context.Context, id, by string) (api.Task, error)
 	Declare(ctx context.Context, list []api.ActionRequest, by string) ([]api.ActionVerdict, error)
 	Approve(ctx context.Context, id string, j api.Judgement) (api.Task, error)

@@ -1,0 +1,60 @@
+package ledger
+
+// Erase takes the payload out of an ended task: input, context, description,
+// result, error, what its hooks were to be given, snapshots and what was
+// saved of its progress. Records never had any of it, only digests, so the
+// audit log stays as it is; the request hash stays too, so that its key still
+// answers. An erased task is never tried again.
+//
+// The log has the payload until its entries are truncated behind the next
+// state checkpoints, and backups taken before keep what they have.
+type Erase struct {
+	ID     TaskID
+	By     string
+	Reason string
+}
+
+func (*Erase) kind() kind { return kindErase }
+
+// Append implements Command.
+func (c *Erase) Append(dst []byte) []byte {
+	dst = append(appendHead(dst, kindErase), c.ID[:]...)
+	return appendString(appendString(dst, c.By), c.Reason)
+}
+
+func (c *Erase) read(r *reader) {
+	r.fixed(c.ID[:])
+	c.By, c.Reason = r.string(), r.text()
+}
+
+func (t *Tasks) erase(c *Erase) Outcome {
+	if len(c.By) > maxNameBytes || len(c.Reason) > maxErrorBytes {
+		return Outcome{Code: Invalid, ID: c.ID, Detail: "the reason or the name of who asks is too long"}
+	}
+	i, e := t.find(c.ID)
+	switch {
+	case e == nil:
+		return Outcome{Code: NotFound, ID: c.ID}
+	case e.ended == endErased:
+		return e.outcome(OK, true)
+	case !e.state.Terminal():
+		return e.outcome(BadState, false)
+	}
+	if i == 0 { // it had left memory
+		i, e = t.keep(e)
+	}
+	s, err := decodeSpec(e.spec)
+	if err != nil {
+		panic("ledger: invariant: task " + e.id.String() + " in memory: " + err.Error())
+	}
+	s.Input, s.Context, s.Description, s.Rollback, s.Verify = nil, nil, "", nil, nil
+	e.spec, e.result, e.err, e.ended = s.Append(nil), nil, "", endErased
+	if x := e.x; x != nil {
+		x.Terms.Verify.Input, x.Terms.Rollback.Input, x.Terms.Snapshot, x.Snapshot, x.Saved.State = nil, nil, nil, nil, nil
+	}
+	e.updated = t.now
+	t.touch(i, e)
+	t.rec = Record{Verb: VerbErase, Actor: c.By, Detail: cut(c.Reason, maxDetailBytes)}
+	t.record(e, e.state, e.state)
+	return e.outcome(OK, false)
+}
