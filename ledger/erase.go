@@ -27,6 +27,20 @@ func (c *Erase) read(r *reader) {
 	c.By, c.Reason = r.string(), r.text()
 }
 
+// decideAudit decides the commands about records and payloads.
+func (t *Tasks) decideAudit(k kind, r *reader) Outcome {
+	if k == kindErase {
+		var c Erase
+		c.read(r)
+		t.whole(r)
+		return t.erase(&c)
+	}
+	var c AuditFormat
+	c.read(r)
+	t.whole(r)
+	return t.journal.setFormat(&c, t.index, t.now)
+}
+
 func (t *Tasks) erase(c *Erase) Outcome {
 	if len(c.By) > maxNameBytes || len(c.Reason) > maxErrorBytes {
 		return Outcome{Code: Invalid, ID: c.ID, Detail: "the reason or the name of who asks is too long"}

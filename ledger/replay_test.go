@@ -67,9 +67,7 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 		case 12:
 			c = &Timeout{ID: pick()}
 		case 13:
-			if c = (&Cancel{ID: pick(), By: "someone"}); r.IntN(3) == 0 {
-				c = &Erase{ID: pick(), By: "someone", Reason: "asked to"}
-			}
+			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"}}[r.IntN(2)]
 		case 14:
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:
@@ -80,8 +78,8 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 				ids = append(ids, d.ID)
 			}
 		}
-		if i == n/2 { // half of the records are of version 1
-			c = &AuditFormat{Version: AuditFormatNow}
+		if i == n/2 {
+			c = &AuditFormat{Version: AuditFormatNow} // half of the records are of version 1
 		}
 		log, at = append(log, c.Append(nil)), append(at, At{Index: uint64(i/3 + 1), Term: 1, TimeMillis: now})
 	}

@@ -149,16 +149,8 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.restored(&c)
-	case kindErase:
-		var c Erase
-		c.read(r)
-		t.whole(r)
-		return t.erase(&c)
-	case kindAuditFormat:
-		var c AuditFormat
-		c.read(r)
-		t.whole(r)
-		return t.journal.setFormat(&c, t.index, t.now)
+	case kindAuditFormat, kindErase:
+		return t.decideAudit(k, r)
 	default:
 		if r.err == nil && (newTxnCommand(k) != nil || k == kindRuled) {
 			return t.decideTxn(k, r)
