@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -293,3 +295,32 @@ func (n *core) enter(api, gossip, version string) {
 
 // raftTransport lets the replicas send over the peer connections.
 type raftTransport struct{ *peer.Transport }
+
+// methodJournal asks how much of a shard's journal a node has.
+const methodJournal method = 60
+
+type journalBase struct {
+	Bytes int64  `json:"bytes"`
+	Sum   uint32 `json:"crc32c"`
+}
+
+// AskJournal implements raftstore.JournalAsker.
+func (t raftTransport) AskJournal(ctx context.Context, to uint64, shard uint32) (int64, uint32, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	defer cancel()
+	b, err := t.Call(ctx, to, methodJournal, []byte(strconv.FormatUint(uint64(shard), 10)))
+	if err != nil {
+		return 0, 0, err
+	}
+	var j journalBase
+	err = json.Unmarshal(b, &j)
+	return j.Bytes, j.Sum, err
+}
+
+func (n *core) journalHere(shard uint32) ([]byte, error) {
+	size, sum, err := n.store.JournalBase(shard)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(journalBase{size, sum})
+}

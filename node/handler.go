@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strconv"
 )
 
 // request answers what another node asks; a handler's own check says whether
@@ -35,6 +36,12 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.whyHere), nil
 	case methodCosign:
 		return serve(ctx, body, n.cosignHere), nil
+	case methodJournal:
+		shard, err := strconv.ParseUint(string(body), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("node: shard %q from %x", body, from)
+		}
+		return n.journalHere(uint32(shard))
 	}
 	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)
 }

@@ -18,7 +18,8 @@ func (s *Store) Backup(ctx context.Context, shard uint32, w io.Writer) error {
 		return err
 	}
 	sh := s.shard(shard)
-	if err := sh.writeSnapshot(interrupted{w, ctx, s.env.ctx}, sh.status.Load().Term); err != nil {
+	limited := s.env.limit.writer(ctx, interrupted{w, ctx, s.env.ctx})
+	if err := sh.writeSnapshot(limited, sh.status.Load().Term, journalBase{}); err != nil {
 		return fmt.Errorf("raftstore: shard %d: backup: %w", shard, err)
 	}
 	return nil

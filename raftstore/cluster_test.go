@@ -132,6 +132,7 @@ type network struct {
 	wg sync.WaitGroup
 	// corrupt, if set, may damage a snapshot on its way.
 	corrupt func(from, to uint64, w io.Writer) io.Writer
+	mute    bool // nobody says how much of a journal it has
 }
 
 type packet struct {
@@ -194,6 +195,15 @@ func (w *network) running(id uint64) *Store {
 		return n.store.Load()
 	}
 	return nil
+}
+
+// AskJournal makes a testNode a JournalAsker.
+func (n *testNode) AskJournal(_ context.Context, to uint64, shard uint32) (int64, uint32, error) {
+	target := n.net.nodes[to].store.Load()
+	if target == nil || n.net.mute {
+		return 0, 0, errors.New("no answer")
+	}
+	return target.JournalBase(shard)
 }
 
 func (w *network) isCut(from, to uint64) bool {

@@ -47,6 +47,10 @@ type Config struct {
 	DiskReserveBytes int64         // default 256 MiB: with less free, proposals that are New are refused; negative: never
 	StallAfter       time.Duration // default 2 s: a log write that takes longer has the leaderships handed over
 
+	// SnapshotBytesPerSecond bounds what snapshots and backups write together, packed; default
+	// DefaultSnapshotBytesPerSecond, negative: no bound.
+	SnapshotBytesPerSecond int64
+
 	CacheBytes    int64 // default 16 MiB block cache, shared by log and state
 	MemTableBytes int   // default 32 MiB for each of up to four memtables of the log
 
@@ -82,6 +86,7 @@ func (c Config) withDefaults() Config {
 	// The log's memtables and their files (4 × 16 MiB each), a table being written and one being compacted (64 MiB each).
 	setDefault(&c.DiskReserveBytes, 256<<20)
 	setDefault(&c.StallAfter, 2*time.Second)
+	setDefault(&c.SnapshotBytesPerSecond, DefaultSnapshotBytesPerSecond)
 	setDefault(&c.CacheBytes, 16<<20)
 	setDefault(&c.MemTableBytes, 32<<20)
 	return c

@@ -2,9 +2,15 @@ package raftstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -79,7 +85,6 @@ func (m *memorySink) stream(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.close()
 	err = w.header(m.h)
 	for i := range m.keys {
 		err = errors.Join(err, w.put(m.keys[i], m.values[i]))
@@ -138,6 +143,89 @@ func TestSnapshotStream(t *testing.T) {
 	if err := readSnapshot(bytes.NewReader(wrong.stream(t)), &memorySink{}); !errors.Is(err, ErrMalformed) {
 		t.Fatalf("keys out of order: %v", err)
 	}
+}
+
+// TestOldSnapshotStream: streams of version 1 are read for ever, backups are made of them.
+func TestOldSnapshotStream(t *testing.T) {
+	b, err := os.ReadFile("testdata/snapshot_v1.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memorySink{}
+	if err := readSnapshot(bytes.NewReader(b), m); err != nil {
+		t.Fatal(err)
+	}
+	c := m.h.checkpoint
+	if m.h.shard != 2 || m.h.term != 5 || m.h.base.bytes != 0 || c.index != 7 || c.term != 3 || string(c.machine) != "meta" ||
+		len(m.keys) != 2 || string(m.values[1]) != strings.Repeat("22", 50) || string(m.journals) != "journal bytes, journal bytes" {
+		t.Errorf("read as %+v, %q, %q", m.h, m.keys, m.journals)
+	}
+}
+
+// TestStoredChunks: what does not pack is sent as it is, and what does is packed.
+func TestStoredChunks(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, packs := range []bool{true, false} {
+		m := sampleSnapshot(0)
+		m.journals = make([]byte, 20*chunkBytes)
+		for i := range m.journals {
+			if !packs || i%64 == 0 {
+				m.journals[i] = byte(r.Uint32())
+			}
+		}
+		m.h.checkpoint.journalBytes, m.h.checkpoint.journalSum = int64(len(m.journals)), crcOf(m.journals)
+		b := m.stream(t)
+		if small := len(b) < len(m.journals)/2; small != packs || len(b) > len(m.journals)+1000 {
+			t.Errorf("a journal of %d bytes became a stream of %d (packs: %v)", len(m.journals), len(b), packs)
+		}
+		got := &memorySink{}
+		if err := readSnapshot(bytes.NewReader(b), got); err != nil || !bytes.Equal(got.journals, m.journals) {
+			t.Errorf("read back: %v", err)
+		}
+	}
+}
+
+// TestJournalBase: a stream may leave out what the receiver has; the sum of the whole still counts.
+func TestJournalBase(t *testing.T) {
+	m := sampleSnapshot(5)
+	all := m.journals
+	m.h.base = journalBase{10, crcOf(all[:10])}
+	m.journals = all[10:]
+	got := &memorySink{}
+	if err := readSnapshot(bytes.NewReader(m.stream(t)), got); err != nil || got.h.base != m.h.base {
+		t.Fatalf("%+v, %v", got.h, err)
+	}
+	m.h.base.sum++
+	if err := readSnapshot(bytes.NewReader(m.stream(t)), &memorySink{}); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("another beginning: %v", err)
+	}
+	m.h.base = journalBase{int64(len(all)) + 1, 0}
+	if err := readSnapshot(bytes.NewReader(m.stream(t)), &memorySink{}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a beginning longer than the journal: %v", err)
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &limiter{perSecond: 1000}
+		start := time.Now()
+		for range 11 {
+			if err := l.wait(t.Context(), 100); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("1,100 bytes at 1,000 a second took %v: the last begins after one", took)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.wait(ctx, 1); err == nil {
+			t.Error("a wait whose context ended came through")
+		}
+		if err := (&limiter{perSecond: -1}).wait(t.Context(), 1<<40); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func FuzzSnapshotStream(f *testing.F) {

@@ -89,6 +89,12 @@ type Transport interface {
 	SendSnapshot(ctx context.Context, to uint64, write func(io.Writer) error) error
 }
 
+// JournalAsker is a Transport that can ask a peer what its Store.JournalBase says. Snapshots then leave out what the
+// peer has of the journal.
+type JournalAsker interface {
+	AskJournal(ctx context.Context, to uint64, shard uint32) (size int64, sum uint32, err error)
+}
+
 // Proposal is one command and where its result goes.
 type Proposal struct {
 	Command []byte // not copied before it is packed: do not change it until Done

@@ -122,6 +122,9 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 		if h.shard != id {
 			return fmt.Errorf("the stream is of shard %d: %w", h.shard, ErrMalformed)
 		}
+		if h.base.bytes > 0 {
+			return errNotWhole
+		}
 		return nil
 	}
 	g.adopt = func(c *checkpoint) { c.conf = &pb.ConfState{Voters: s.voters} }
@@ -273,11 +276,19 @@ func CheckStream(r *bufio.Reader, journal func(record []byte) error) (SeedInfo, 
 	return SeedInfo{Shard: d.h.shard, Index: c.index, Term: c.term, Last: c.index, JournalBytes: c.journalBytes, Keys: d.keys}, err
 }
 
+var errNotWhole = fmt.Errorf("the stream lacks the beginning of the journal: %w", ErrMalformed)
+
 type discardSink struct {
 	h    snapshotHeader
 	keys int
 }
 
-func (d *discardSink) begin(h snapshotHeader) error { d.h = h; return nil }
-func (d *discardSink) put(_, _ []byte) error        { d.keys++; return nil }
-func (d *discardSink) journal([]byte) error         { return nil }
+func (d *discardSink) begin(h snapshotHeader) error {
+	if h.base.bytes > 0 {
+		return errNotWhole
+	}
+	d.h = h
+	return nil
+}
+func (d *discardSink) put(_, _ []byte) error { d.keys++; return nil }
+func (d *discardSink) journal([]byte) error  { return nil }

@@ -255,3 +255,18 @@ func TestSurvivor(t *testing.T) {
 		}
 	}
 }
+
+// TestUnaskedBase: a stream that lacks what nobody said to have is refused, by a replica and by a seed.
+func TestUnaskedBase(t *testing.T) {
+	w := newCluster(t, 1, 4, nil)
+	m := sampleSnapshot(5)
+	m.h.base = journalBase{10, crcOf(m.journals[:10])}
+	m.journals = m.journals[10:]
+	b := m.stream(t)
+	if err := w.leader(3).store.Load().Receive(2, bytes.NewReader(b)); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "not asked for") {
+		t.Errorf("received: %v", err)
+	}
+	if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), func([]byte) error { return nil }); !errors.Is(err, ErrMalformed) {
+		t.Errorf("checked: %v", err)
+	}
+}

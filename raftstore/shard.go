@@ -29,6 +29,7 @@ type shardEnv struct {
 	work    *sync.WaitGroup // checkpoint writers and snapshot senders
 	group   *stateGroup     // writes state checkpoints
 	senders chan struct{}   // the same for snapshot senders
+	limit   *limiter        // of what they write
 	engines []*engine
 }
 
@@ -63,7 +64,8 @@ type shard struct {
 
 	digests *digests
 
-	applied, commit atomic.Uint64 // written by the goroutine, read by everybody
+	offered         atomic.Pointer[journalBase] // what JournalBase said last
+	applied, commit atomic.Uint64               // written by the goroutine, read by everybody
 	status          atomic.Pointer[ShardStatus]
 	done            chan struct{} // closed when its engine has ended
 }

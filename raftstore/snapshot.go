@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"slices"
 
@@ -52,13 +53,56 @@ func (s *shard) sendSnapshot(to, term uint64) error {
 	case <-s.env.ctx.Done():
 		return ErrStopped
 	}
-	return s.env.cfg.Transport.SendSnapshot(s.env.ctx, to, func(w io.Writer) error { return s.writeSnapshot(w, term) })
+	base := s.commonJournal(to)
+	return s.env.cfg.Transport.SendSnapshot(s.env.ctx, to, func(w io.Writer) error {
+		return s.writeSnapshot(s.env.limit.writer(s.env.ctx, w), term, base)
+	})
 }
 
-// writeSnapshot streams one consistent view. The journal may have grown or have been replaced meanwhile, but
-// replicas' journals are equal, so its first bytes are the same.
-func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
-	return streamState(s.env.state, s.id, term, w, func(sw *snapshotWriter, size int64) error {
+// commonJournal is the beginning of the journal that a peer has already, if it can be asked: a journal is by far the
+// largest part of a shard, and a replica that was away for a while lacks the end of it only.
+func (s *shard) commonJournal(to uint64) journalBase {
+	asker, ok := s.env.cfg.Transport.(JournalAsker)
+	if !ok {
+		return journalBase{}
+	}
+	size, sum, err := asker.AskJournal(s.env.ctx, to, s.id)
+	if err != nil || size <= 0 {
+		return journalBase{}
+	}
+	f, have, err := s.journal.acquire()
+	if err != nil {
+		return journalBase{}
+	}
+	defer func() { _ = s.journal.release(f) }()
+	if size > have {
+		return journalBase{}
+	}
+	if got, err := sumFile(f, size); err != nil || got != sum {
+		s.env.log.Warn("raftstore: a peer's journal is not the beginning of this one", "layer", "L5", "shard", s.id, "peer", to, "bytes", size, "error", err)
+		return journalBase{}
+	}
+	return journalBase{size, sum}
+}
+
+// JournalBase is how much of a shard's journal is durable here: length and CRC32C. It answers AskJournal.
+func (s *Store) JournalBase(shard uint32) (size int64, sum uint32, err error) {
+	sh, err := s.running(shard)
+	if err != nil {
+		return 0, 0, err
+	}
+	base, err := ask(s.env.ctx, sh, func(answer func(journalBase, error)) {
+		c := sh.log.checkpoint
+		sh.offered.Store(&journalBase{c.journalBytes, c.journalSum})
+		answer(journalBase{c.journalBytes, c.journalSum}, nil)
+	})
+	return base.bytes, base.sum, err
+}
+
+// writeSnapshot streams one consistent view, the journal from base on. The journal may have grown or have been
+// replaced meanwhile, but replicas' journals are equal, so its first bytes are the same.
+func (s *shard) writeSnapshot(w io.Writer, term uint64, base journalBase) error {
+	return streamState(s.env.state, s.id, term, base, w, func(sw *snapshotWriter, from, size int64) error {
 		f, have, err := s.journal.acquire()
 		if err != nil {
 			return err
@@ -67,13 +111,13 @@ func (s *shard) writeSnapshot(w io.Writer, term uint64) error {
 		if have < size {
 			return fmt.Errorf("journal has %d bytes, the checkpoint needs %d: %w", have, size, ErrCorrupt)
 		}
-		return streamFile(sw, f, size)
+		return streamFile(sw, f, from, size)
 	})
 }
 
 // streamState streams a shard's state checkpoint, then what journal gives. An iterator pins the view, checkpoint key
 // and state together; a Pebble snapshot would not, because an excise takes keys away under it.
-func streamState(d *stateDB, shard uint32, term uint64, w io.Writer, journal func(*snapshotWriter, int64) error) error {
+func streamState(d *stateDB, shard uint32, term uint64, base journalBase, w io.Writer, journal func(sw *snapshotWriter, from, size int64) error) error {
 	d.life.RLock()
 	defer d.life.RUnlock()
 	if d.life.closed {
@@ -91,12 +135,14 @@ func streamState(d *stateDB, shard uint32, term uint64, w io.Writer, journal fun
 	if err != nil {
 		return err
 	}
+	if base.bytes > c.journalBytes {
+		base = journalBase{} // the peer is ahead of this checkpoint
+	}
 	sw, err := newSnapshotWriter(w)
 	if err != nil {
 		return err
 	}
-	defer sw.close()
-	if err := sw.header(snapshotHeader{shard: shard, term: term, checkpoint: c}); err != nil {
+	if err := sw.header(snapshotHeader{shard: shard, term: term, base: base, checkpoint: c}); err != nil {
 		return err
 	}
 	prefix := len(stateKey(0, nil))
@@ -112,21 +158,34 @@ func streamState(d *stateDB, shard uint32, term uint64, w io.Writer, journal fun
 	if err := it.Error(); err != nil {
 		return err
 	}
-	if err := journal(sw, c.journalBytes); err != nil {
+	if err := journal(sw, base.bytes, c.journalBytes); err != nil {
 		return err
 	}
 	return sw.end()
 }
 
-// streamFile sends the first size bytes of a journal.
-func streamFile(sw *snapshotWriter, f vfs.File, size int64) error {
-	buf := make([]byte, chunkBytes)
-	for at := int64(0); at < size; {
-		n := int(min(int64(len(buf)), size-at))
+// streamFile sends a journal's bytes from from to size.
+func streamFile(sw *snapshotWriter, f vfs.File, from, size int64) error {
+	return eachPiece(f, from, size, sw.journal)
+}
+
+func sumFile(f vfs.File, size int64) (sum uint32, err error) {
+	err = eachPiece(f, 0, size, func(p []byte) error {
+		sum = crc32.Update(sum, castagnoli, p)
+		return nil
+	})
+	return sum, err
+}
+
+// eachPiece reads a file piece by piece.
+func eachPiece(f vfs.File, from, to int64, fn func([]byte) error) error {
+	buf := make([]byte, min(chunkBytes, max(to-from, 0)))
+	for at := from; at < to; {
+		n := int(min(int64(len(buf)), to-at))
 		if _, err := f.ReadAt(buf[:n], at); err != nil {
 			return err
 		}
-		if err := sw.journal(buf[:n]); err != nil {
+		if err := fn(buf[:n]); err != nil {
 			return err
 		}
 		at += int64(n)
@@ -236,6 +295,33 @@ func (s *shard) dropStaged(err error) {
 	s.arrived, s.staged = nil, nil
 }
 
+// takeJournal makes the staged journal the shard's, by renaming it, or by appending it to what is there already. Up to
+// the present checkpoint nothing is written again; bytes behind it do not count before the state was replaced.
+func (s *shard) takeJournal(g *stagedSnapshot) error {
+	if g.base.bytes == 0 {
+		return g.fs.Rename(g.journalPath, s.journal.path())
+	}
+	from, err := g.fs.Open(g.journalPath)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := g.fs.OpenReadWrite(s.journal.path(), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	at := max(g.base.bytes, s.log.checkpoint.journalBytes)
+	err = eachPiece(from, at-g.base.bytes, g.checkpoint.journalBytes-g.base.bytes, func(p []byte) error {
+		_, err := to.WriteAt(p, at)
+		at += int64(len(p))
+		return err
+	})
+	if err == nil {
+		err = to.Sync()
+	}
+	return errors.Join(err, to.Close(), g.fs.Remove(g.journalPath))
+}
+
 // installStep, set by tests only, may fail an installation between two steps.
 var installStep func(string) error
 
@@ -264,7 +350,7 @@ func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
 	if err := reached("noted"); err != nil {
 		return err
 	}
-	if err := g.fs.Rename(g.journalPath, s.journal.path()); err != nil {
+	if err := s.takeJournal(g); err != nil {
 		return err
 	}
 	if err := s.journal.reset(c.journalBytes, c.journalSum); err != nil {

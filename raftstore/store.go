@@ -56,6 +56,7 @@ func Open(cfg Config) (*Store, error) {
 		s.env = shardEnv{
 			cfg: &d.cfg, fs: d.fs, watch: &s.watch, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
 			group: newStateGroup(d.state.write), senders: make(chan struct{}, maxSenders),
+			limit: &limiter{perSecond: cfg.SnapshotBytesPerSecond},
 		}
 		for range d.cfg.Engines {
 			e := newEngine(&s.env)
@@ -355,8 +356,12 @@ func (s *Store) Receive(from uint64, r io.Reader) error {
 	}
 	g := &stagedSnapshot{from: from, fs: s.fs}
 	g.accept = func(h snapshotHeader) error {
-		if s.shard(h.shard) == nil {
+		sh := s.shard(h.shard)
+		if sh == nil {
 			return fmt.Errorf("shard %d: %w", h.shard, ErrNoShard)
+		}
+		if offered := sh.offered.Load(); h.base.bytes > 0 && (offered == nil || *offered != h.base) {
+			return fmt.Errorf("shard %d: a journal from byte %d on, which was not asked for: %w", h.shard, h.base.bytes, ErrMalformed)
 		}
 		if _, busy := s.receiving.LoadOrStore(h.shard, true); busy {
 			return fmt.Errorf("shard %d: another snapshot is being received", h.shard)

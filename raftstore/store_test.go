@@ -280,10 +280,11 @@ func (d *damager) Write(p []byte) (int, error) {
 
 // TestInstallCrash crashes a receiver after every step of an installation.
 func TestInstallCrash(t *testing.T) {
-	steps := []string{"noted", "journal", "state"}
+	steps := []string{"noted", "journal", "state", "noted/whole", "journal/whole", "state/whole"}
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			w := newCluster(t, 3, 1, shortLog)
+			step, w.mute = strings.CutSuffix(step, "/whole") // with the whole journal, or with its end only
 			w.must(0, "a=1")
 			var away *testNode
 			for _, n := range w.nodes {

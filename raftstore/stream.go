@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -16,16 +17,20 @@ import (
 // A snapshot stream is the magic "QSNP", version u8, then chunks:
 //
 //	kind u8, raw length u32, packed length u32, CRC32C u32 of the 9 bytes before and of the packed bytes,
-//	packed bytes (zstd)
+//	packed bytes (zstd; as they are if the kind's highest bit is set)
 //
-//	kind 1, once, first: shard u32, leader's term u64, checkpoint (encodeCheckpoint)
+//	kind 1, once, first: shard u32, leader's term u64, base, checkpoint (encodeCheckpoint)
 //	kind 2: pairs of state key and value, each with its length as uvarint, keys ascending, no pair split
-//	kind 3: the journal, cut anywhere
+//	kind 3: the journal from the base on, cut anywhere
 //	kind 4, once, last: SHA-256 over kind, raw length and raw bytes of every chunk before
 //
-// Numbers are little-endian. The journal's length and CRC32C in the checkpoint must match too.
+// Numbers are little-endian. The journal's length and CRC32C in the checkpoint must match too. The base is how much of
+// the journal the receiver said that it has: length u64 and CRC32C u32, both 0 for nothing. Version 1 has no base and
+// packs every chunk.
 const (
-	streamMagic      = "QSNP\x01"
+	streamMagic      = "QSNP"
+	streamVersion    = 2
+	chunkStored      = 0x80 // flag of a kind
 	chunkHeadBytes   = 1 + 4 + 4 + 4
 	chunkBytes       = 256 << 10
 	maxChunkBytes    = 80 << 20 // one chunk holds at least one pair: the largest value and room for its key
@@ -34,35 +39,58 @@ const (
 	chunkJournal     = 3
 	chunkEnd         = 4
 	snapshotHeadSize = 4 + 8
+	baseSize         = 8 + 4
+
+	// What packing leaves above seven eighths of a chunk is not worth the receiver's time; then so many chunks of the
+	// kind are not even tried.
+	unpackable = 8
 )
+
+// codec is shared by all streams: an encoder's and a decoder's tables are large, and both are safe to share.
+var codec = sync.OnceValue(func() (c struct {
+	enc *zstd.Encoder
+	dec *zstd.Decoder
+}) {
+	var err, derr error
+	c.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(maxSenders),
+		zstd.WithWindowSize(chunkBytes), zstd.WithLowerEncoderMem(true))
+	c.dec, derr = zstd.NewReader(nil, zstd.WithDecoderConcurrency(maxSenders), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxChunkBytes))
+	if err != nil || derr != nil {
+		panic(fmt.Sprint(err, derr)) // constant options
+	}
+	return c
+})
+
+// journalBase is the beginning of a journal, by length and CRC32C.
+type journalBase struct {
+	bytes int64
+	sum   uint32
+}
 
 // snapshotHeader is the first chunk of a stream.
 type snapshotHeader struct {
 	shard      uint32
 	term       uint64 // of the leader that sends it
+	base       journalBase
 	checkpoint checkpoint
 }
 
 // snapshotWriter writes a stream.
 type snapshotWriter struct {
 	w    io.Writer
-	enc  *zstd.Encoder
 	sum  hash.Hash
 	raw  []byte
 	kind byte
 	out  []byte
+	skip int // chunks that are not worth packing
 }
 
 func newSnapshotWriter(w io.Writer) (*snapshotWriter, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(chunkBytes), zstd.WithLowerEncoderMem(true))
-	if err != nil {
+	if _, err := w.Write(append([]byte(streamMagic), streamVersion)); err != nil {
 		return nil, err
 	}
-	if _, err := io.WriteString(w, streamMagic); err != nil {
-		return nil, err
-	}
-	return &snapshotWriter{w: w, enc: enc, sum: sha256.New()}, nil
+	return &snapshotWriter{w: w, sum: sha256.New()}, nil
 }
 
 func (s *snapshotWriter) header(h snapshotHeader) error {
@@ -73,7 +101,10 @@ func (s *snapshotWriter) header(h snapshotHeader) error {
 	s.kind = chunkHeader
 	s.raw = binary.LittleEndian.AppendUint32(s.raw[:0], h.shard)
 	s.raw = binary.LittleEndian.AppendUint64(s.raw, h.term)
+	s.raw = binary.LittleEndian.AppendUint64(s.raw, uint64(h.base.bytes))
+	s.raw = binary.LittleEndian.AppendUint32(s.raw, h.base.sum)
 	s.raw = append(s.raw, c...)
+	defer func() { s.skip = 0 }() // that this one is too short to pack says nothing about others
 	return s.flush()
 }
 
@@ -93,6 +124,7 @@ func (s *snapshotWriter) journal(p []byte) error {
 		if err := s.flush(); err != nil {
 			return err
 		}
+		s.skip = 0
 	}
 	s.kind = chunkJournal
 	for len(p) > 0 {
@@ -118,21 +150,29 @@ func (s *snapshotWriter) flush() error {
 	if len(s.raw) == 0 {
 		return nil
 	}
-	s.out = append(s.out[:0], s.kind)
-	s.out = binary.LittleEndian.AppendUint32(s.out, uint32(len(s.raw)))
-	s.sum.Write(s.out)
+	const head = chunkHeadBytes
+	s.out = append(s.out[:0], make([]byte, head)...)
+	if s.skip == 0 {
+		s.out = codec().enc.EncodeAll(s.raw, s.out)
+	}
+	s.out[0] = s.kind
+	if s.skip > 0 || len(s.out)-head > len(s.raw)/8*7 {
+		if s.skip--; s.skip < 0 {
+			s.skip = unpackable
+		}
+		s.out = append(s.out[:head], s.raw...)
+		s.out[0] |= chunkStored
+	}
+	binary.LittleEndian.PutUint32(s.out[1:], uint32(len(s.raw)))
+	binary.LittleEndian.PutUint32(s.out[5:], uint32(len(s.out)-head))
+	s.sum.Write(s.out[:5])
 	s.sum.Write(s.raw)
-	s.out = append(s.out, make([]byte, 8)...)
-	s.out = s.enc.EncodeAll(s.raw, s.out)
-	binary.LittleEndian.PutUint32(s.out[5:], uint32(len(s.out)-chunkHeadBytes))
 	crc := crcOf(s.out[:9])
-	binary.LittleEndian.PutUint32(s.out[9:], crc32.Update(crc, castagnoli, s.out[chunkHeadBytes:]))
+	binary.LittleEndian.PutUint32(s.out[9:], crc32.Update(crc, castagnoli, s.out[head:]))
 	s.raw = s.raw[:0]
 	_, err := s.w.Write(s.out)
 	return err
 }
-
-func (s *snapshotWriter) close() { _ = s.enc.Close() }
 
 // snapshotSink takes in a stream. What it was given counts only when readSnapshot returns nil.
 type snapshotSink interface {
@@ -144,7 +184,7 @@ type snapshotSink interface {
 // snapshotReader checks a stream.
 type snapshotReader struct {
 	r          *bufio.Reader
-	dec        *zstd.Decoder
+	version    byte
 	sum        hash.Hash
 	packed     bytes.Buffer
 	raw        []byte
@@ -159,18 +199,12 @@ type snapshotReader struct {
 
 // readSnapshot reads one stream and no byte of what follows it, save for read-ahead.
 func readSnapshot(r io.Reader, sink snapshotSink) error {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(maxChunkBytes))
-	if err != nil {
-		return err
-	}
-	defer dec.Close()
-	s := &snapshotReader{r: bufio.NewReaderSize(r, chunkBytes), dec: dec, sum: sha256.New(), sink: sink}
-	magic := make([]byte, len(streamMagic))
+	s := &snapshotReader{r: bufio.NewReaderSize(r, chunkBytes), sum: sha256.New(), sink: sink}
+	magic := make([]byte, len(streamMagic)+1)
 	if _, err := io.ReadFull(s.r, magic); err != nil {
 		return fmt.Errorf("snapshot: %w: %w", err, ErrMalformed)
 	}
-	if string(magic) != streamMagic {
+	if s.version = magic[len(streamMagic)]; string(magic[:len(streamMagic)]) != streamMagic || s.version < 1 || s.version > streamVersion {
 		return fmt.Errorf("snapshot: not a stream of a known version: %w", ErrMalformed)
 	}
 	for {
@@ -199,7 +233,12 @@ func (s *snapshotReader) chunk() (end bool, err error) {
 	if crc != binary.LittleEndian.Uint32(head[9:]) {
 		return false, fmt.Errorf("chunk checksum mismatch: %w", ErrCorrupt)
 	}
-	s.raw, err = s.dec.DecodeAll(s.packed.Bytes(), s.raw[:0])
+	if stored := kind&chunkStored != 0 && s.version > 1; stored {
+		kind &^= chunkStored
+		s.raw = append(s.raw[:0], s.packed.Bytes()...)
+	} else {
+		s.raw, err = codec().dec.DecodeAll(s.packed.Bytes(), s.raw[:0])
+	}
 	if err != nil || len(s.raw) != int(rawLen) {
 		return false, fmt.Errorf("chunk does not unpack: %v: %w", err, ErrCorrupt)
 	}
@@ -231,10 +270,22 @@ func (s *snapshotReader) begin() error {
 		return fmt.Errorf("header: %w", ErrMalformed)
 	}
 	h := snapshotHeader{shard: binary.LittleEndian.Uint32(s.raw), term: binary.LittleEndian.Uint64(s.raw[4:])}
+	rest := s.raw[snapshotHeadSize:]
+	if s.version > 1 {
+		if len(rest) < baseSize {
+			return fmt.Errorf("header: %w", ErrMalformed)
+		}
+		h.base = journalBase{int64(binary.LittleEndian.Uint64(rest)), binary.LittleEndian.Uint32(rest[8:])}
+		rest = rest[baseSize:]
+	}
 	var err error
-	if h.checkpoint, err = decodeCheckpoint(s.raw[snapshotHeadSize:]); err != nil {
+	if h.checkpoint, err = decodeCheckpoint(rest); err != nil {
 		return err
 	}
+	if h.base.bytes < 0 || h.base.bytes > h.checkpoint.journalBytes {
+		return fmt.Errorf("a journal from %d of %d bytes on: %w", h.base.bytes, h.checkpoint.journalBytes, ErrMalformed)
+	}
+	s.journalGot, s.journalSum = h.base.bytes, h.base.sum
 	if h.term < h.checkpoint.term || h.term >= maxIndex || h.checkpoint.index >= maxIndex {
 		return fmt.Errorf("header out of range: %w", ErrMalformed)
 	}

@@ -115,13 +115,13 @@ func (s *Survivor) Seed(ctx context.Context, id uint32, commands func(SeedInfo) 
 	stop := context.AfterFunc(ctx, func() { pr.CloseWithError(ctx.Err()) })
 	go func() { // ends with the stream, or with ctx
 		defer stop()
-		pw.CloseWithError(streamState(s.d.state, id, l.hard.GetTerm(), pw, func(sw *snapshotWriter, size int64) error {
+		pw.CloseWithError(streamState(s.d.state, id, l.hard.GetTerm(), journalBase{}, pw, func(sw *snapshotWriter, from, size int64) error {
 			f, err := s.d.fs.Open(s.d.fs.PathJoin(s.d.path("journal"), journalName(id)))
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			return streamFile(sw, f, size)
+			return streamFile(sw, f, from, size)
 		}))
 	}()
 	return SeedShard{Stream: pr, Commands: commands, term: l.hard.GetTerm(), tail: func(fn func(*pb.Entry) error) error {
