@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // successors makes nodes 11, 12, … that do not run yet; begin starts them.
@@ -268,5 +269,34 @@ func TestUnaskedBase(t *testing.T) {
 	}
 	if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), func([]byte) error { return nil }); !errors.Is(err, ErrMalformed) {
 		t.Errorf("checked: %v", err)
+	}
+}
+
+// TestGroupedCheckpoints: checkpoints of several shards, large and small, with and without changes, go into one ingest.
+func TestGroupedCheckpoints(t *testing.T) {
+	d, err := openDisk(Config{Dir: "/data", FS: vfs.NewMem(), RaftID: 1}.withDefaults(), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	for round := range 3 {
+		var group []*stateWrite
+		for shard := range uint32(6) {
+			w := &stateWrite{shard: shard, c: checkpoint{index: uint64(10 + round), term: 1, conf: &pb.ConfState{Voters: []uint64{1}}}}
+			if shard%2 == 1 {
+				w.changes.Puts = []KV{{[]byte("a"), []byte{byte(round)}}, {[]byte("z"), make([]byte, int(shard)<<19)}}
+			}
+			group = append(group, w)
+		}
+		if err := d.state.write(fmt.Sprint("group", round), group); err != nil {
+			t.Fatal(err)
+		}
+		for shard := range uint32(6) {
+			c, found, err := d.state.checkpoint(shard)
+			v, has, gerr := stateReader{d.state, shard}.Get([]byte("a"))
+			if err != nil || gerr != nil || !found || c.index != uint64(10+round) || has != (shard%2 == 1) || has && v[0] != byte(round) {
+				t.Fatalf("round %d shard %d: %+v %v %v, %v %v %v", round, shard, c, found, err, v, has, gerr)
+			}
+		}
 	}
 }

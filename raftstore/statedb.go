@@ -160,21 +160,27 @@ func (d *stateDB) write(name string, writes []*stateWrite) error {
 	return d.db.Ingest(context.Background(), t.paths)
 }
 
+// soloBytes of changes end a table: one that spans many shards is compacted with all of them.
+const soloBytes = 1 << 20
+
+// checkpoints writes keys in ascending order, so that the tables of one ingest never overlap: each shard's checkpoint
+// key comes right before its changes.
 func (t *tableSet) checkpoints(writes []*stateWrite) error {
 	for _, w := range writes {
 		meta, err := encodeCheckpoint(w.c)
 		if err == nil {
 			err = t.set(checkpointKey(w.shard), meta)
 		}
-		if err != nil {
-			return err
+		if err == nil && len(writes) == 1 {
+			err = t.cut() // alone, the key has a table that overlaps no other
 		}
-	}
-	if err := t.cut(); err != nil { // a table from the first key to the last would overlap all others
-		return err
-	}
-	for _, w := range writes {
-		if err := t.changes(w.shard, w.changes); err != nil {
+		if err == nil {
+			err = t.changes(w.shard, w.changes)
+		}
+		if err == nil && t.bytes >= soloBytes {
+			err = t.cut()
+		}
+		if err != nil {
 			return err
 		}
 	}
