@@ -28,6 +28,7 @@
 // # Invariants, and where they are kept
 //
 //	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses in Log.Sync's then
+//	nobody leads in a term that is not on its disk            Replica.handleReady: requests for votes after Log.Sync
 //	applied once, in order                                    Replica.apply; checkpoint key in the ingest (stateDB.write)
 //	applied index and state can't part                        one atomic Ingest per checkpoint
 //	journal durable before its log entries go                 stateWrite.prepare, stateGroup.next

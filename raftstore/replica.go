@@ -185,6 +185,9 @@ func (r *Replica) check(m *pb.Message) error {
 		if err != nil {
 			return err
 		}
+		if r.silent() && m.GetCommit() > last {
+			return fmt.Errorf("a heartbeat for the replica that was put away, which had index %d: %w", m.GetCommit(), ErrMalformed)
+		}
 		if m.GetTerm() >= r.term && m.GetCommit() > last {
 			return fmt.Errorf("leader %x has an acknowledgement by this replica of index %d, but its log ends at %d: entries were lost",
 				m.GetFrom(), m.GetCommit(), last)
@@ -316,26 +319,35 @@ func (r *Replica) proposeQueued() {
 }
 
 // handleReady follows raft's rules for asynchronous storage writes: messages to peers may leave at once, those in
-// the append message only after it is durable.
+// the append message only after it is durable. Requests for votes wait too. With the votes of all others a candidate
+// would lead in a term that is not on its own disk; after a crash it could win that term again, and write other
+// entries under the same index and term.
 func (r *Replica) handleReady(rd raft.Ready) error {
 	var appendMsg, applyMsg *pb.Message
+	var candidacy []*pb.Message
 	r.observe(rd)
 	for _, m := range rd.Messages {
-		switch m.GetTo() {
-		case raft.LocalAppendThread:
+		switch {
+		case m.GetTo() == raft.LocalAppendThread:
 			appendMsg = m
 			r.pending.assign(m.GetEntries(), r.cfg.ID, r.term)
 			r.assignChange(m.GetEntries())
-		case raft.LocalApplyThread:
+		case m.GetTo() == raft.LocalApplyThread:
 			applyMsg = m
+		case m.GetType() == pb.MsgVote:
+			candidacy = append(candidacy, m)
 		}
 	}
-	r.sendAll(slices.DeleteFunc(rd.Messages, func(m *pb.Message) bool { return m == appendMsg || m == applyMsg }))
+	r.sendAll(slices.DeleteFunc(rd.Messages, func(m *pb.Message) bool {
+		return m == appendMsg || m == applyMsg || m.GetType() == pb.MsgVote
+	}))
 	if appendMsg != nil {
 		if err := r.beginAppend(appendMsg); err != nil {
 			return err
 		}
-		responses := appendMsg.GetResponses()
+	}
+	if appendMsg != nil || candidacy != nil {
+		responses := append(candidacy, appendMsg.GetResponses()...)
 		if err := r.cfg.Log.Sync(func() { r.deliver(responses) }); err != nil {
 			return fmt.Errorf("log sync: %w", err)
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"hash/fnv"
+	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
@@ -75,13 +76,17 @@ func (c *checker) appended(id uint64, shard uint32, entries []*pb.Entry, l *simL
 			pending++
 		}
 	}
-	if pending > 1 {
+	if pending > 0 {
 		c.pendingChanges(id, shard, l)
 	}
 }
 
-// pendingChanges: at most one configuration change is undecided in a log.
+// pendingChanges: at most one configuration change is undecided in a leader's
+// log. A follower may not know yet that earlier ones are committed.
 func (c *checker) pendingChanges(id uint64, shard uint32, l *simLog) {
+	if r := l.n.replicas[shard]; r == nil || r.Replica == nil || r.Standing().Role != raftstore.RoleLeader {
+		return
+	}
 	n := 0
 	for i := max(l.now.commit, l.now.truncated) + 1; i <= l.now.last(); i++ {
 		if l.now.at(i).GetType() != pb.EntryNormal {
@@ -194,6 +199,9 @@ func (c *checker) processed(r *replica) {
 	if at.Role == raftstore.RoleLeader {
 		c.leading(r, at.Term)
 	}
+	if at.Conf != r.confs[1] {
+		r.confs = [2]*pb.ConfState{r.confs[1], at.Conf}
+	}
 	b := r.n.disk.books[r.shard]
 	d := digestAt{r.machine.Digest(), r.n.id, uint64(len(b.records))}
 	if len(b.records) > 0 {
@@ -222,18 +230,24 @@ func (c *checker) acknowledged(r *replica, op *op, index uint64) {
 	if index <= op.floor {
 		c.s.failf("shard %d: command %d got index %d, but %d was acknowledged before it was proposed", r.shard, op.n, index, op.floor)
 	}
-	voters := r.Standing().Conf
-	for _, half := range [][]uint64{voters.GetVoters(), voters.GetVotersOutgoing()} {
-		have := 0
-		for _, id := range half {
+	// A change of the configuration may have been applied since the entry was
+	// committed: a majority before or after it will do, for the two overlap.
+	enough, have, voters := false, 0, r.Standing().Conf.GetVoters()
+	for _, conf := range []*pb.ConfState{r.confs[0], r.confs[1], r.Standing().Conf} {
+		if conf == nil {
+			continue
+		}
+		have = 0
+		for _, id := range conf.GetVoters() {
 			if c.durable(c.s.nodes[id-1], r.shard, index, t.committed[index].term) {
 				have++
 			}
 		}
-		if len(half) > 0 && have <= len(half)/2 {
-			c.s.failf("shard %d: command %d is acknowledged by node %d but its entry %d is durable on %d of %d voters only",
-				r.shard, op.n, r.n.id, index, have, len(half))
-		}
+		enough = enough || have > len(conf.GetVoters())/2
+	}
+	if !enough {
+		c.s.failf("shard %d: command %d is acknowledged by node %d but its entry %d is durable on %d of %d voters only",
+			r.shard, op.n, r.n.id, index, have, len(voters))
 	}
 	t.floor = max(t.floor, index)
 	c.s.acked++
@@ -282,13 +296,13 @@ func (c *checker) replicated(r *replica) uint64 {
 	return 0
 }
 
-// final: everything acknowledged is in every replica.
+// final: everything acknowledged is in every member's replica.
 func (c *checker) final() {
-	for _, n := range c.s.nodes {
-		for _, shard := range sorted(n.replicas) {
-			t, at := c.shards[shard], n.replicas[shard].Standing()
-			if at.Applied < t.floor {
-				c.s.failf("node %d shard %d has applied %d at the end, acknowledged was %d", n.id, shard, at.Applied, t.floor)
+	for _, shard := range sorted(c.shards) {
+		t, lead := c.shards[shard], c.s.leader(shard)
+		for _, id := range slices.Concat(lead.Conf.GetVoters(), lead.Conf.GetLearners()) {
+			if at := c.s.nodes[id-1].replicas[shard].Standing(); at.Applied < t.floor {
+				c.s.failf("node %d shard %d has applied %d at the end, acknowledged was %d", id, shard, at.Applied, t.floor)
 			}
 		}
 	}

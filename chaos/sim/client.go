@@ -147,6 +147,10 @@ func (s *sim) faults() {
 	if s.event(s.rates.transfer) {
 		s.transfer()
 	}
+	if s.event(s.rates.change) {
+		s.change()
+	}
+	s.putAway()
 }
 
 // cutSome cuts a link one way, a node off, or the cluster in two.

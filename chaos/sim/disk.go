@@ -26,7 +26,12 @@ type disk struct {
 	base    int     // records that were written before them
 	states  map[uint32]*state
 	books   map[uint32]*book // journals
+	tombs   map[uint32]tomb  // of replicas that were put away
 }
+
+// tomb is what a replica promised that was put away: should it come back, it
+// keeps its vote, and stays out of elections until it has as much again.
+type tomb struct{ term, vote, last uint64 }
 
 // logImage is a raft log with its hard state.
 type logImage struct {
@@ -122,14 +127,27 @@ type book struct {
 }
 
 func newDisk(rng *rand.Rand, plant Plant) *disk {
-	return &disk{rng: rng, plant: plant, durable: map[uint32]*logImage{}, states: map[uint32]*state{}, books: map[uint32]*book{}}
+	return &disk{rng: rng, plant: plant, durable: map[uint32]*logImage{}, states: map[uint32]*state{}, books: map[uint32]*book{}, tombs: map[uint32]tomb{}}
 }
 
-// format makes a shard as Bootstrap does.
+// format makes a shard as Bootstrap does, and Create.
 func (d *disk) format(shard uint32, conf *pb.ConfState) {
-	d.durable[shard] = &logImage{term: bootTerm, commit: bootIndex, truncated: bootIndex, truncatedTerm: bootTerm}
+	t := d.tombs[shard]
+	d.durable[shard] = &logImage{term: max(bootTerm, t.term), vote: t.vote, commit: bootIndex, truncated: bootIndex, truncatedTerm: bootTerm}
 	d.states[shard] = &state{index: bootIndex, term: bootTerm, conf: conf, rows: map[string][]byte{}}
 	d.books[shard] = &book{}
+}
+
+// putAway deletes a shard, and remembers what it promised.
+func (d *disk) putAway(shard uint32) {
+	d.sync()
+	l := d.durable[shard]
+	if d.plant != PlantTombForgotten {
+		d.tombs[shard] = tomb{l.term, l.vote, max(l.last(), d.tombs[shard].last)}
+	}
+	delete(d.durable, shard)
+	delete(d.states, shard)
+	delete(d.books, shard)
 }
 
 // Every replica begins as if it had applied this entry.

@@ -7,7 +7,8 @@
 // and reorders messages and cuts links one way or both; disks whose writes are
 // volatile until a sync and survive a crash in part; clocks that differ; nodes
 // that stand still, crash at any call they make, and come back. Leaders hand
-// over, state checkpoints truncate logs, followers catch up by snapshots.
+// over, state checkpoints truncate logs, followers catch up by snapshots, members
+// are added, promoted, removed and come back.
 // [Search] runs many seeds.
 //
 // # What is checked, and when

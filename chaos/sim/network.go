@@ -77,6 +77,7 @@ func (w *network) split(msg []byte) [][]byte {
 }
 
 func (w *network) stream(r *replica, to uint64, g *snapshot) {
+	w.s.tracef("  shard %d: %d→%d snapshot of index %d begins", r.shard, r.n.id, to, g.index)
 	w.packets = append(w.packets, &packet{from: r.n.id, to: to, shard: r.shard, due: w.delay() + w.s.rng.IntN(30), snap: g, sender: r})
 }
 
@@ -150,9 +151,10 @@ func (w *network) handSnapshot(p *packet, lost bool) {
 		ok = ok && n.up
 	}
 	s := p.sender
-	if !s.n.up || s.n.life != s.life {
+	if s.ended() {
 		return
 	}
+	w.s.tracef("  shard %d: %d→%d snapshot of index %d ends: %v", s.shard, p.from, p.to, p.snap.index, ok)
 	delete(s.streams, p.to)
 	s.n.do(func() {
 		s.ReportSnapshot(p.to, ok)

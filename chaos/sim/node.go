@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -66,7 +67,12 @@ type replica struct {
 	frozen  *state // being written
 	staged  *snapshot
 	streams map[uint64]uint64 // peer → index of the snapshot on its way there
+	gone    bool              // put away
+	confs   [2]*pb.ConfState  // the configuration before the last change, and after
 }
+
+// ended: the replica is no more, its node is down or was restarted since.
+func (r *replica) ended() bool { return r.gone || !r.n.up || r.n.life != r.life }
 
 // snapshot is a state checkpoint on its way.
 type snapshot struct {
@@ -155,7 +161,7 @@ func (n *node) open(shard uint32) {
 		applied--
 	}
 	r.Replica, err = raftstore.NewReplica(raftstore.ReplicaConfig{
-		Shard: shard, ID: n.id, Log: l, Machine: r.machine, Applied: applied, Send: r.send, Install: r.install,
+		Shard: shard, ID: n.id, Log: l, Machine: r.machine, Applied: applied, SilentUntil: n.disk.tombs[shard].last, Send: r.send, Install: r.install,
 		NowMillis:     func() int64 { return n.sim.millis() + n.skew },
 		ElectionTicks: electionTicks, HeartbeatTicks: 2, MaxBatchCommands: 3, MaxBatchBytes: 256, MaxInflightEntries: 3,
 		Logger: quiet{},
@@ -189,6 +195,14 @@ func (r *replica) send(m *pb.Message) {
 			return
 		}
 		st := r.n.disk.states[r.shard]
+		if to := m.GetTo(); !slices.Contains(st.conf.GetVoters(), to) && !slices.Contains(st.conf.GetLearners(), to) {
+			s.later(r, func() { // it would be of no use to it: a newer checkpoint comes
+				r.ReportSnapshot(to, false)
+				r.process()
+				r.checkpoint()
+			})
+			return
+		}
 		r.streams[m.GetTo()] = st.index
 		s.net.stream(r, m.GetTo(), &snapshot{state: st, leaderTerm: m.GetTerm(), records: slices.Clone(r.n.disk.books[r.shard].records[:st.records])})
 		return
@@ -206,7 +220,15 @@ func (r *replica) receive(from uint64, b []byte) {
 	m, err := raftstore.DecodeMessage(r.n.id, from, b)
 	if err == nil {
 		r.n.sim.reveal(r, m)
+		if r.n.sim.trace != nil {
+			r.n.sim.tracef("  shard %d: %d→%d %v term %d index %d/%d entries %d commit %d reject %v", r.shard, from, r.n.id, m.GetType(), m.GetTerm(),
+				m.GetLogTerm(), m.GetIndex(), len(m.GetEntries()), m.GetCommit(), m.GetReject())
+		}
 		err = r.Step(m)
+	}
+	if conf := r.Standing().Conf; errors.Is(err, raftstore.ErrMalformed) &&
+		(!slices.Contains(slices.Concat(conf.GetVoters(), conf.GetLearners()), from) || r.n.disk.tombs[r.shard].last > r.Standing().Applied) {
+		return // an answer of one that was removed meanwhile, or a word for this one before it was put away
 	}
 	if err != nil {
 		r.n.sim.failf("node %d shard %d refuses a message of node %d: %v", r.n.id, r.shard, from, err)

@@ -22,13 +22,14 @@ const (
 	PlantStaleContext     Plant = "stale-read-context"  // all read attempts of a leader share a context
 	PlantReadAlone        Plant = "read-without-quorum" // a leader answers reads without asking anybody
 	PlantOldTermCommit    Plant = "old-term-commit"     // an entry of an earlier term counts as committed when a majority has it
+	PlantTombForgotten    Plant = "tomb-forgotten"      // a replica that comes back after its removal knows nothing of its promises
 	PlantApplyDiffers     Plant = "apply-differs"       // a machine decides by something that is not in the log
 )
 
 // Plants lists them all.
 var Plants = []Plant{
 	PlantAckBeforeSync, PlantHardStateSkipped, PlantVoteForgotten, PlantAppliedTwice, PlantTruncateAhead, PlantJournalUnsynced,
-	PlantInstallHalf, PlantStaleContext, PlantReadAlone, PlantOldTermCommit, PlantApplyDiffers,
+	PlantInstallHalf, PlantStaleContext, PlantReadAlone, PlantOldTermCommit, PlantTombForgotten, PlantApplyDiffers,
 }
 
 // disguise changes a message on its way out as a planted mistake would.

@@ -51,9 +51,9 @@ func Search(ctx context.Context, cfg SearchConfig) error {
 			fmt.Fprintf(cfg.Out, "%d of %d seeds, %d failed\n", ran, cfg.Seeds, failed)
 		}
 	}
-	fmt.Fprintf(cfg.Out, "%d seeds from %d in %.1f s, %d failed: %d messages, %d entries, %d commands acknowledged, %d reads, %d elections, %d crashes, %d checkpoints, %d snapshots installed, %d digests compared\n",
+	fmt.Fprintf(cfg.Out, "%d seeds from %d in %.1f s, %d failed: %d messages, %d entries, %d commands acknowledged, %d reads, %d elections, %d crashes, %d checkpoints, %d snapshots installed, %d digests compared, %d changes of members\n",
 		ran, cfg.Seed, time.Since(began).Seconds(), failed, total.Messages, total.Entries, total.Acknowledged, total.Reads, total.Elections,
-		total.Crashes, total.Checkpoints, total.Installs, total.Comparisons)
+		total.Crashes, total.Checkpoints, total.Installs, total.Comparisons, total.Changes)
 	if failed > 0 {
 		return fmt.Errorf("%w: %d of %d seeds", ErrFound, failed, ran)
 	}

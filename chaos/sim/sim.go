@@ -33,6 +33,7 @@ const DefaultSteps = 2000
 type Stats struct {
 	Steps, Messages, Entries, Acknowledged, Reads          int
 	Elections, Crashes, Checkpoints, Installs, Comparisons int
+	Changes                                                int // of members
 }
 
 func (s *Stats) add(o Stats) {
@@ -46,6 +47,7 @@ func (s *Stats) add(o Stats) {
 	s.Checkpoints += o.Checkpoints
 	s.Installs += o.Installs
 	s.Comparisons += o.Comparisons
+	s.Changes += o.Changes
 }
 
 // Failure is a broken invariant, and how to see it again.
@@ -74,19 +76,21 @@ type violation struct{ *Failure }
 
 // sim is one run.
 type sim struct {
-	seed   uint64
-	plant  Plant
-	trace  io.Writer
-	rng    *mrand.Rand
-	now    int
-	shards int
-	ledger bool
-	nodes  []*node
-	net    *network
-	check  *checker
-	todo   []task
-	retain uint64
-	repair int // a node that is down starts with a chance of one in so many steps
+	seed     uint64
+	plant    Plant
+	trace    io.Writer
+	rng      *mrand.Rand
+	now      int
+	shards   int
+	ledger   bool
+	nodes    []*node
+	net      *network
+	check    *checker
+	todo     []task
+	removed  []*replica // to be put away
+	founders *pb.ConfState
+	retain   uint64
+	repair   int // a node that is down starts with a chance of one in so many steps
 
 	ops     map[string]*op
 	opNo    int
@@ -97,7 +101,7 @@ type sim struct {
 	severAt int // when a leader is cut off
 	rates   rates
 
-	sent, entries, acked, reads, elections, crashes, checkpoints, installs int
+	changes, sent, entries, acked, reads, elections, crashes, checkpoints, installs int
 }
 
 // task is something a replica does later, unless its node is down by then.
@@ -119,7 +123,7 @@ type op struct {
 }
 
 // rates are events in 10,000 steps.
-type rates struct{ crash, cut, heal, transfer, checkpoint, stall, propose, read int }
+type rates struct{ crash, cut, heal, transfer, checkpoint, stall, change, propose, read int }
 
 func (s *sim) failf(format string, args ...any) {
 	panic(violation{&Failure{Seed: s.seed, Plant: s.plant, Step: s.now, What: fmt.Sprintf(format, args...)}})
@@ -162,7 +166,7 @@ func Run(cfg Config) (stats Stats, err error) {
 	s := newSim(cfg)
 	defer func() {
 		stats = Stats{Steps: s.now, Messages: s.sent, Entries: s.entries, Acknowledged: s.acked, Reads: s.reads, Elections: s.elections,
-			Crashes: s.crashes, Checkpoints: s.checkpoints, Installs: s.installs, Comparisons: s.check.digest}
+			Crashes: s.crashes, Checkpoints: s.checkpoints, Installs: s.installs, Comparisons: s.check.digest, Changes: s.changes}
 		if p := recover(); p != nil {
 			v, ok := p.(violation)
 			if !ok {
@@ -192,15 +196,25 @@ func newSim(cfg Config) *sim {
 	}
 	s.net.lose, s.net.repeat, s.net.linger = some(150), some(150), some(200)
 	s.rates = rates{crash: some(120), cut: some(100), heal: 50 + s.rng.IntN(200), transfer: some(60), checkpoint: 50 + some(1000),
-		stall: some(60), propose: 1000 + some(4000), read: 300 + some(3000)}
+		stall: some(60), change: some(150), propose: 1000 + some(4000), read: 300 + some(3000)}
+	if cfg.Plant != PlantNone && cfg.Plant != PlantTombForgotten {
+		s.rates.change = 0 // these do not need it
+	}
 	conf := &pb.ConfState{}
+	s.founders = conf
+	spare := 0 // nodes that begin without a replica
+	if s.rates.change > 0 {
+		spare = s.rng.IntN(3)
+	}
 	for id := uint64(1); id <= uint64(n); id++ {
 		conf.Voters = append(conf.Voters, id)
 	}
-	for id := uint64(1); id <= uint64(n); id++ {
+	for id := uint64(1); id <= uint64(n+spare); id++ {
 		nd := &node{sim: s, id: id, disk: newDisk(s.rng, cfg.Plant), skew: s.rng.Int64N(2000) - 1000, context: map[uint32][]byte{}}
 		for shard := range s.shards {
-			nd.disk.format(uint32(shard), conf)
+			if id <= uint64(n) {
+				nd.disk.format(uint32(shard), conf)
+			}
 		}
 		s.nodes = append(s.nodes, nd)
 	}
@@ -261,14 +275,14 @@ func (s *sim) later(r *replica, fn func()) {
 func (s *sim) work() {
 	var due []task
 	s.todo = slices.DeleteFunc(s.todo, func(t task) bool {
-		gone := !t.r.n.up || t.r.n.life != t.r.life
+		gone := t.r.ended()
 		if !gone && t.due <= s.now {
 			due = append(due, t)
 		}
 		return gone || t.due <= s.now
 	})
 	for _, t := range due {
-		if t.r.n.up && t.r.n.life == t.r.life {
+		if !t.r.ended() {
 			t.r.n.do(t.fn)
 		}
 	}
@@ -319,22 +333,34 @@ func (s *sim) settled() bool {
 		return false
 	}
 	for shard := range s.shards {
-		var lead *raftstore.Standing
-		for _, n := range s.nodes {
-			if at := n.replicas[uint32(shard)].Standing(); at.Ready {
-				lead = &at
-			}
-		}
+		lead := s.leader(uint32(shard))
 		if lead == nil {
 			return false
 		}
-		for _, n := range s.nodes {
-			if at := n.replicas[uint32(shard)].Standing(); at.Applied != lead.Commit || at.Term != lead.Term {
+		for _, id := range slices.Concat(lead.Conf.GetVoters(), lead.Conf.GetLearners()) {
+			r := s.nodes[id-1].replicas[uint32(shard)]
+			if r == nil {
+				s.failf("node %d is a member of shard %d and has no replica of it", id, shard)
+			}
+			if at := r.Standing(); at.Applied != lead.Commit || at.Term != lead.Term {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// leader is where the newest leader of a shard stands; nil: there is none that
+// is ready.
+func (s *sim) leader(shard uint32) (lead *raftstore.Standing) {
+	for _, n := range s.nodes {
+		if r := n.replicas[shard]; r != nil {
+			if at := r.Standing(); at.Ready && (lead == nil || at.Term > lead.Term) {
+				lead = &at
+			}
+		}
+	}
+	return lead
 }
 
 // answers: nobody who asked a node that is still the same waits for ever.

@@ -28,7 +28,7 @@ func TestSim(t *testing.T) {
 		return
 	}
 	for what, n := range map[string]int{"acknowledged": total.Acknowledged, "reads": total.Reads, "elections": total.Elections,
-		"crashes": total.Crashes, "checkpoints": total.Checkpoints, "snapshots installed": total.Installs, "comparisons": total.Comparisons} {
+		"crashes": total.Crashes, "checkpoints": total.Checkpoints, "snapshots installed": total.Installs, "comparisons": total.Comparisons, "changes of members": total.Changes} {
 		if n < *seeds {
 			t.Errorf("%d seeds: %d %s: the simulation does not get around", *seeds, n, what)
 		}
