@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -79,4 +80,32 @@ func checkEntryData(e *pb.Entry) error {
 		return proto.Unmarshal(e.GetData(), new(pb.ConfChangeV2))
 	}
 	return fmt.Errorf("entry type %d", e.GetType())
+}
+
+// check refuses what would make raft panic.
+func (r *Replica) check(m *pb.Message) error {
+	switch m.GetType() {
+	case pb.MsgAppResp:
+		last, err := r.cfg.Log.LastIndex()
+		if err != nil {
+			return err
+		}
+		// Entries are stored in the same Process that proposed them, so a peer can't have more than the log has.
+		if r.role == raft.StateLeader && m.GetTerm() == r.term && !m.GetReject() && m.GetIndex() > last {
+			return fmt.Errorf("acknowledgement of index %d beyond %d: %w", m.GetIndex(), last, ErrMalformed)
+		}
+	case pb.MsgHeartbeat:
+		last, err := r.cfg.Log.LastIndex()
+		if err != nil {
+			return err
+		}
+		if r.silent() && m.GetCommit() > last {
+			return fmt.Errorf("a heartbeat for the replica that was put away, which had index %d: %w", m.GetCommit(), ErrMalformed)
+		}
+		if m.GetTerm() >= r.term && m.GetCommit() > last {
+			return fmt.Errorf("leader %x has an acknowledgement by this replica of index %d, but its log ends at %d: entries were lost",
+				m.GetFrom(), m.GetCommit(), last)
+		}
+	}
+	return nil
 }
