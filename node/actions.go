@@ -156,7 +156,7 @@ func (n *core) awaitAction(ctx context.Context, c *ledger.Declare, v api.ActionV
 	defer cancel()
 	for v.Decision == api.DecisionWait || v.Decision == api.DecisionInProgress {
 		id, err := ledger.ParseTaskID(v.TaskID)
-		if err != nil || n.tasks[id.Shard()] == nil || !n.moved(ctx, id, v.State) {
+		if err != nil || !n.moved(ctx, id, v.State) {
 			return v
 		}
 		again := n.actionVerdict(context.WithoutCancel(ctx), c, n.do(context.WithoutCancel(ctx), id.Shard(), []ledger.Command{c})[0])
@@ -170,7 +170,10 @@ func (n *core) awaitAction(ctx context.Context, c *ledger.Declare, v api.ActionV
 
 // moved waits until a task is seen in another state on this node's replica.
 func (n *core) moved(ctx context.Context, id ledger.TaskID, from string) bool {
-	m := n.tasks[id.Shard()]
+	m := n.taskShard(id.Shard())
+	if m == nil {
+		return n.movedElsewhere(ctx, id, from)
+	}
 	for {
 		ch := m.progress()
 		if t, ok, err := m.task(id); err == nil && ok && t.State.String() != from {

@@ -317,7 +317,8 @@ func (n *core) agentEvents(events []ledger.AgentEvent) {
 // expireAgent proposes the end of every lease an agent holds on shards led
 // here.
 func (n *core) expireAgent(id string) {
-	for shard, d := range n.desks {
+	for shard, r := range *n.replicas.of.Load() {
+		d := r.desk
 		if cmds := d.lost(id); len(cmds) > 0 {
 			n.cfg.Logger.Info("agent lost: its tasks go elsewhere", "layer", 5, "agent", id, "shard", shard, "tasks", len(cmds))
 			n.doHere(n.ctx, shard, cmds)

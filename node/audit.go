@@ -16,8 +16,9 @@ import (
 	"github.com/quorate/quorate/raftstore"
 )
 
-// The audit log is read from this node's own journals: every member has all of
-// them, equal up to how far it has applied.
+// The audit log is read from this node's own journals where it has a replica,
+// equal to the others' up to how far it has applied, and from a leader's where
+// it has none. What a node verifies is its own.
 
 // errPageFull stops a walk through the records.
 var errPageFull = errors.New("page is full")
@@ -103,7 +104,7 @@ type place struct {
 func (n *core) walkShard(ctx context.Context, shard uint32, from place, fn func(r *ledger.Record, body []byte, at place) bool) (bad *api.BadRecord, err error) {
 	j := n.store.Journal(shard)
 	if j == nil {
-		return nil, errNoLeader(shard)
+		j = remoteJournal{ctx, n, shard}
 	}
 	if from.offset > j.Size() {
 		return nil, nil // this node is not there yet
@@ -133,7 +134,11 @@ func (n *core) raiseAuditFormat(shard uint32) {
 	if shard == controlShard {
 		n.control.view(func(c *ledger.Control) { have = c.AuditVersion() })
 	} else {
-		n.tasks[shard].view(func(t *ledger.Tasks) { have = t.AuditVersion() })
+		m := n.taskShard(shard)
+		if m == nil {
+			return // dropped meanwhile
+		}
+		m.view(func(t *ledger.Tasks) { have = t.AuditVersion() })
 	}
 	if have < ledger.AuditFormatNow {
 		n.propose(shard, []ledger.Command{&ledger.AuditFormat{Version: ledger.AuditFormatNow}})
@@ -201,7 +206,7 @@ func stateName(s ledger.State) string {
 // journals do, with a checksum.
 func (n *core) LedgerHeads(context.Context) ([]api.LedgerHead, error) {
 	heads := make([]api.LedgerHead, 0, n.shards)
-	for shard := range n.shards {
+	for _, shard := range n.store.Shards() {
 		if l, err := n.trail(shard); err == nil {
 			h := l.Head()
 			heads = append(heads, api.LedgerHead{Shard: shard, Size: h.Size, Hash: hex.EncodeToString(h.Root[:])})
@@ -216,8 +221,8 @@ func (n *core) LedgerHeads(context.Context) ([]api.LedgerHead, error) {
 func (n *core) head(shard uint32) (h ledger.Head) {
 	if shard == controlShard {
 		n.control.view(func(c *ledger.Control) { h = c.Head() })
-	} else {
-		n.tasks[shard].view(func(t *ledger.Tasks) { h = t.Head() })
+	} else if m := n.taskShard(shard); m != nil {
+		m.view(func(t *ledger.Tasks) { h = t.Head() })
 	}
 	return h
 }
@@ -226,7 +231,7 @@ func (n *core) head(shard uint32) (h ledger.Head) {
 // made anew, and the roots compared with those that were kept.
 func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error) {
 	v := api.LedgerVerification{NodeID: n.id.NodeID, OK: true}
-	for shard := range n.shards {
+	for _, shard := range n.store.Shards() {
 		if n.store.Journal(shard) == nil {
 			continue
 		}

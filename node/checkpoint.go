@@ -44,7 +44,7 @@ var errBehind = errors.New("this node's replica has not got there yet")
 // this node and every peer that can be reached and agrees.
 func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
 	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID), TimeMillis: n.nowMillis()}
-	for shard := range n.shards {
+	for _, shard := range n.store.Shards() {
 		l, err := n.trail(shard)
 		if err != nil {
 			return nil, err
@@ -59,8 +59,8 @@ func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
 	lines := []string{own.Line}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, v := range n.id.Voters {
-		if v.RaftID == n.id.RaftID || !n.peers.Up(v.RaftID) {
+	for _, v := range n.others() {
+		if !n.peers.Up(v.RaftID) {
 			continue
 		}
 		wg.Go(func() {

@@ -69,6 +69,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
 	Now func() time.Time
+
+	healthyFor time.Duration // tests only; 0: healthyFor
 }
 
 // Limits of a configuration.
@@ -106,6 +108,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.healthyFor == 0 {
+		c.healthyFor = healthyFor
 	}
 	if c.Now == nil {
 		c.Now = time.Now

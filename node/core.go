@@ -28,12 +28,16 @@ type core struct {
 	cancel  context.CancelFunc
 	tasksWG sync.WaitGroup // everything started by background and loops
 
-	store   *raftstore.Store
-	peers   *peer.Transport
-	sched   *sched.Scheduler
-	control *controlMachine
-	tasks   map[uint32]*taskMachine
-	desks   map[uint32]*desk
+	store      *raftstore.Store
+	peers      *peer.Transport
+	sched      *sched.Scheduler
+	control    *controlMachine
+	replicas   *replicas
+	contacts   atomic.Pointer[[]nodeRef] // members as told when joining
+	ledChanged chan struct{}             // capacity 1: what this node leads changed
+	admin      administrator
+	hosts      atomic.Pointer[map[uint64]int] // what each member holds; nil when not known
+	fatal      func(error)
 
 	trails   *trails
 	leaders  *leaders
@@ -61,8 +65,11 @@ type core struct {
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
 	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), depths: newDepths(),
-		sessions: newSessions(), waiters: newWaiters(), tasks: map[uint32]*taskMachine{}, desks: map[uint32]*desk{}, backlog: make(chan struct{}, 1),
+		sessions: newSessions(), waiters: newWaiters(), fatal: fatal, replicas: newReplicas(), ledChanged: make(chan struct{}, 1), backlog: make(chan struct{}, 1),
 		mail: make(chan struct{}, 1), policy: cfg.policy(), leaving: make(chan struct{})}
+	n.contacts.Store(&[]nodeRef{})
+	n.control = &controlMachine{notify: n.agentEvents, lead: n.onLead, follow: n.onFollow}
+	n.control.mu.control = ledger.NewControl(nil, nil) // empty until there is a replica
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.roster = newRoster(n.nowMillis)
 	n.metrics = newMetrics()
@@ -85,7 +92,7 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 		return nil, err
 	}
 	n.store = store
-	if len(store.Shards()) == 0 {
+	if store.Fresh() && !id.Joined {
 		voters := make([]uint64, len(id.Voters))
 		for i, v := range id.Voters {
 			voters[i] = v.RaftID
@@ -100,11 +107,6 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 
 // start lets messages in and the replicas run.
 func (n *core) start() {
-	for _, v := range n.id.Voters {
-		if v.RaftID != n.id.RaftID {
-			n.peers.SetPeer(v.RaftID, v.NodeID, v.PeerAddr)
-		}
-	}
 	n.store.Start()
 	n.loop(n.deskLoop)
 	n.loop(n.agentLoop)
@@ -113,6 +115,8 @@ func (n *core) start() {
 	n.loop(n.balanceLoop)
 	n.loop(n.renewLoop)
 	n.loop(n.trailLoop)
+	n.loop(n.leadsLoop)
+	n.loop(n.adminLoop)
 }
 
 // stop ends everything in the order that lets callers finish: leadership goes
@@ -156,16 +160,14 @@ func (n *core) random() uint64 {
 // machine makes a shard's state machine.
 func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (raftstore.Machine, error) {
 	if shard == controlShard {
-		m := &controlMachine{notify: n.agentEvents, lead: n.onLead, follow: n.onFollow}
-		m.mu.control = ledger.NewControl(r, j.Append)
-		n.control = m
-		return m, nil
+		n.control.reset(r, j)
+		return n.control, nil
 	}
 	d := newDesk(shard, n.pushReady)
 	d.now = n.nowMillis
 	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, mail: n.mail, lead: n.onLead, follow: n.onFollow}
 	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
-	n.desks[shard], n.tasks[shard] = d, m
+	n.replicas.put(shard, taskReplica{m, d})
 	if wrapMachine != nil {
 		return wrapMachine(m), nil
 	}
@@ -208,6 +210,10 @@ func (n *core) onLead(shard uint32, term uint64) {
 	}
 	n.background(func() { n.raiseAuditFormat(shard) })
 	n.leaders.set(shard, n.id.RaftID)
+	select {
+	case n.ledChanged <- struct{}{}:
+	default:
+	}
 }
 
 func (n *core) onFollow(shard uint32, leader uint64) {
@@ -234,8 +240,8 @@ func (n *core) openDesk(shard uint32, term uint64) {
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, v := range n.id.Voters {
-		if v.RaftID == n.id.RaftID || !n.peers.Up(v.RaftID) {
+	for _, v := range n.others() {
+		if !n.peers.Up(v.RaftID) {
 			continue
 		}
 		wg.Go(func() {
@@ -252,7 +258,11 @@ func (n *core) openDesk(shard uint32, term uint64) {
 		})
 	}
 	wg.Wait()
-	n.desks[shard].open(term, reports, n.nowMillis())
+	d := n.desk(shard)
+	if d == nil {
+		return // dropped meanwhile
+	}
+	d.open(term, reports, n.nowMillis())
 }
 
 func (n *core) heldHere(_ context.Context, shard uint32) ([]heldReport, error) {

@@ -240,7 +240,7 @@ func (n *core) leaseHandles(hs []sched.Handle, agent string, node uint64) []gran
 		for k < len(hs) && handleShard(hs[k]) == shard {
 			k++
 		}
-		if d := n.desks[shard]; d != nil {
+		if d := n.desk(shard); d != nil {
 			out = d.leaseTo(hs[:k], agent, node, "", now, out)
 		}
 		hs = hs[k:]
@@ -310,13 +310,14 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 	out := make([]api.Lease, 0, len(got))
 	kept := got[:0]
 	now := n.nowMillis()
+	fetched := n.fetchBodies(ctx, got)
 	for _, g := range got {
-		t, err := n.replicaTask(g)
-		if err != nil || t.State != ledger.StateReady && !(g.logged && t.State == ledger.StateRunning) {
+		lease, ok := fetched[g.id]
+		if !ok {
 			n.settleGrants([]grant{g}, notifyGiveBack)
 			continue
 		}
-		out = append(out, renderLease(&t, g))
+		out = append(out, lease)
 		kept = append(kept, g)
 		n.holds.add(g.id, agent, g.epoch, g.leaseMillis, now)
 	}
@@ -332,41 +333,13 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 	return out
 }
 
-// replicaTask reads a task from this node's replica, waiting shortly for it
-// to arrive there when another node's leader was quicker.
-func (n *core) replicaTask(g grant) (ledger.Task, error) {
-	id := g.id
-	m := n.tasks[id.Shard()]
-	if m == nil {
-		return ledger.Task{}, errShort
-	}
-	arrived := func(t *ledger.Task, ok bool) bool { return ok && (!g.logged || t.Epoch >= g.epoch) }
-	t, ok, err := m.task(id)
-	if err != nil || arrived(&t, ok) {
-		return t, err
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
-	defer cancel()
-	for {
-		ch := m.progress()
-		if t, ok, err = m.task(id); err != nil || arrived(&t, ok) {
-			return t, err
-		}
-		select {
-		case <-ch:
-		case <-ctx.Done():
-			return t, ctx.Err()
-		}
-	}
-}
-
 // settleGrants tells the desks that leases arrived, or go back.
 func (n *core) settleGrants(gs []grant, kind uint8) {
 	remote := map[uint64][]stolen{}
 	for _, g := range gs {
 		shard := g.id.Shard()
 		id, _ := n.leaders.of(shard)
-		if d := n.desks[shard]; id == n.id.RaftID && d != nil {
+		if d := n.desk(shard); id == n.id.RaftID && d != nil {
 			if kind == notifyConfirm {
 				d.confirm(g.id, g.epoch)
 			} else {
@@ -390,7 +363,7 @@ func (n *core) grantsSettled(kind uint8, body []byte) {
 		return
 	}
 	for _, g := range list {
-		if d := n.desks[g.ID.Shard()]; d != nil && kind == notifyConfirm {
+		if d := n.desk(g.ID.Shard()); d != nil && kind == notifyConfirm {
 			d.confirm(g.ID, g.Epoch)
 		} else if d != nil {
 			n.giveBack(d, g.ID, g.Epoch)

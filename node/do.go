@@ -191,7 +191,7 @@ func resultAnswer(r raftstore.Result) answer {
 // lease must be the one the desk knows. What is refused here for its epoch is
 // also recorded.
 func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
-	d := n.desks[shard]
+	d := n.desk(shard)
 	if d == nil {
 		return nil
 	}
@@ -232,7 +232,11 @@ func (n *core) admitAgain(c *ledger.Declare) error {
 		return nil
 	}
 	var id ledger.TaskID
-	n.tasks[c.ID.Shard()].view(func(t *ledger.Tasks) { id = t.LiveKey(c.Spec.Fleet, c.Spec.Key) })
+	m := n.taskShard(c.ID.Shard())
+	if m == nil {
+		return nil
+	}
+	m.view(func(t *ledger.Tasks) { id = t.LiveKey(c.Spec.Fleet, c.Spec.Key) })
 	if id.IsZero() {
 		return nil
 	}

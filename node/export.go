@@ -16,7 +16,7 @@ import (
 // that of a buffer.
 func (n *core) Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error {
 	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID)}
-	for shard := range n.shards {
+	for _, shard := range n.store.Shards() {
 		have := n.head(shard).Seq
 		size, given := sizes[shard]
 		switch {

@@ -43,6 +43,9 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		}
 		return n.journalHere(uint32(shard))
 	}
+	if answer, known := n.memberRequest(ctx, m, body); known {
+		return answer, nil
+	}
 	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)
 }
 
@@ -52,6 +55,8 @@ func (n *core) notified(from uint64, kind uint8, body []byte) {
 		n.heard(from, body)
 	case notifySession:
 		n.sessionElsewhere(from, string(body))
+	case notifyLeads:
+		n.leadsHeard(from, body)
 	case notifyConfirm, notifyGiveBack:
 		n.grantsSettled(kind, body)
 	}

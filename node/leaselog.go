@@ -39,12 +39,12 @@ func (n *core) commitLeases(got []grant, agent string, node uint64) []grant {
 			case ok:
 				g.epoch = a.outcome.Epoch
 			case a.err == nil || certain(a.err):
-				n.desks[shard].unlease(id, n.nowMillis())
+				n.unlease(shard, id)
 			}
 		}
 		if c := n.revalidate(id); c != nil { // a rule has changed since
 			n.propose(shard, []ledger.Command{c})
-			n.desks[shard].unlease(id, n.nowMillis())
+			n.unlease(shard, id)
 			open.Done()
 			continue
 		}

@@ -15,7 +15,8 @@ import (
 const (
 	deskInterval    = 50 * time.Millisecond
 	depthInterval   = 100 * time.Millisecond
-	balanceInterval = 3 * time.Second
+	balanceInterval = 500 * time.Millisecond
+	balanceTurns    = 6 // a leader that may stay is moved this rarely
 )
 
 // deskLoop turns the wheel: it proposes what is due on the shards led here.
@@ -29,7 +30,8 @@ func (n *core) deskLoop() {
 		case <-t.C:
 		}
 		now := n.nowMillis()
-		for shard, d := range n.desks {
+		for shard, r := range *n.replicas.of.Load() {
+			d := r.desk
 			for cmds := range slices.Chunk(d.due(now), maxForwarded) {
 				n.propose(shard, cmds)
 			}
@@ -89,10 +91,8 @@ func (n *core) depthLoop() {
 			if err != nil {
 				panic("node: depths: " + err.Error()) // plain fields always marshal
 			}
-			for _, v := range n.id.Voters {
-				if v.RaftID != n.id.RaftID {
-					n.peers.Notify(v.RaftID, notifyDepths, b)
-				}
+			for _, v := range n.others() {
+				n.peers.Notify(v.RaftID, notifyDepths, b)
 			}
 		}
 		told, again = list, nil
@@ -127,26 +127,45 @@ func (n *core) heard(from uint64, body []byte) {
 	}
 }
 
-// balanceLoop hands leadership to the node that should have it: shard i
-// belongs to voter i modulo their number, so that leaders spread evenly.
+// balanceLoop hands leadership to the node that should have it by placement,
+// so that leaders spread evenly; from a node that is to lose its replica at
+// once.
 func (n *core) balanceLoop() {
 	t := time.NewTicker(balanceInterval)
 	defer t.Stop()
-	for {
+	for turn := 0; ; turn++ {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-t.C:
 		}
 		for _, s := range n.store.Status() {
-			to := n.id.Voters[int(s.Shard)%len(n.id.Voters)].RaftID
-			if s.Leader != n.id.RaftID || to == n.id.RaftID || n.draining.Load() || !n.peers.Up(to) || !caughtUp(&s, to) {
+			if s.Leader != n.id.RaftID || n.draining.Load() {
 				continue
 			}
-			if err := n.store.TransferLeader(s.Shard, to); err != nil {
-				n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+			p, ok := n.placement(s.Shard)
+			if !ok || turn%balanceTurns != 0 && slices.Contains(p.Voters, n.id.RaftID) {
+				continue
 			}
+			n.giveLead(&s, p.Voters)
 		}
+	}
+}
+
+// giveLead hands a shard to the first of the nodes that is fit for it, unless
+// this one comes before.
+func (n *core) giveLead(s *raftstore.ShardStatus, to []uint64) {
+	for _, id := range to {
+		if id == n.id.RaftID {
+			return
+		}
+		if !slices.Contains(s.Voters, id) || !n.peers.Up(id) || !caughtUp(s, id) {
+			continue
+		}
+		if err := n.store.TransferLeader(s.Shard, id); err != nil {
+			n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+		}
+		return
 	}
 }
 
@@ -176,10 +195,10 @@ func (n *core) handOver(ctx context.Context) {
 			if s.Leader != n.id.RaftID {
 				continue
 			}
-			for _, v := range n.id.Voters {
-				if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
+			for _, id := range s.Voters {
+				if id != n.id.RaftID && n.peers.Up(id) {
 					left++
-					_ = n.store.TransferLeader(s.Shard, v.RaftID) // looked at again below
+					_ = n.store.TransferLeader(s.Shard, id) // looked at again below
 					break
 				}
 			}

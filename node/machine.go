@@ -176,6 +176,13 @@ var (
 
 const controlShard = 0
 
+// reset gives the machine its replica; before that it is empty.
+func (m *controlMachine) reset(r raftstore.Reader, j raftstore.Journal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.control = ledger.NewControl(r, j.Append)
+}
+
 func (m *controlMachine) Restore(_ raftstore.Reader, meta []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -81,9 +81,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		led := 0.0
 		if s.Leader == n.id.RaftID {
 			led = 1
-			if m := n.tasks[s.Shard]; m != nil {
+			if m := n.taskShard(s.Shard); m != nil {
 				m.view(func(t *ledger.Tasks) { addCounts(states, t); stuck += len(t.Stuck()) })
-				n.desks[s.Shard].counts(queue)
+				n.desk(s.Shard).counts(queue)
 			}
 		}
 		gauge(descLeader, led, shard)
@@ -106,8 +106,8 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	g.disk(ch)
 	up := 0
-	for _, v := range n.id.Voters {
-		if v.RaftID != n.id.RaftID && n.peers.Up(v.RaftID) {
+	for _, v := range n.others() {
+		if n.peers.Up(v.RaftID) {
 			up++
 		}
 	}

@@ -38,12 +38,13 @@ type Node struct {
 	server *http.Server
 	api    net.Listener
 
-	core     atomic.Pointer[core] // nil while forming, and on a gateway
-	gateway  atomic.Bool
-	opened   time.Time
-	refusals atomic.Int32  // by seeds
-	changed  chan struct{} // capacity 1: gossip's members changed
-	fatal    chan error    // capacity 1
+	core      atomic.Pointer[core] // nil while forming, and on a gateway
+	gateway   atomic.Bool
+	opened    time.Time
+	refusals  atomic.Int32           // by seeds
+	joinWaits atomic.Pointer[string] // why this node is no member yet
+	changed   chan struct{}          // capacity 1: gossip's members changed
+	fatal     chan error             // capacity 1
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -103,7 +104,7 @@ func (n *Node) open() (err error) {
 	}
 	n.peers.SetForm(n.former.Answer)
 	n.peers.SetHandler(n)
-	if !n.id.ClusterID.IsZero() && !n.id.Joined {
+	if !n.id.ClusterID.IsZero() && (!n.id.Joined || wasMember(n.cfg.DataDir)) {
 		if err := n.join(n.id); err != nil { // an old member refuses here what it cannot read
 			return err
 		}
@@ -118,7 +119,12 @@ func (n *Node) open() (err error) {
 	n.gossipChanged()
 	if c := n.core.Load(); c != nil {
 		c.start()
-		c.enter(n.APIAddr(), n.GossipAddr(), Version())
+		if n.id.Joined {
+			n.gateway.Store(true)
+			n.wg.Go(func() { n.joinLoop(n.id) })
+		} else {
+			c.enter(n.APIAddr(), n.GossipAddr(), Version())
+		}
 	} else {
 		n.wg.Go(n.form)
 	}
@@ -156,6 +162,7 @@ func (n *Node) form() {
 		n.gateway.Store(true)
 		n.cfg.Logger.Info("joined a formed cluster as a gateway: requests go on to its members", "layer", 5, "cluster_id", id.ClusterID.String())
 		n.setMeta(id)
+		n.joinLoop(id)
 		return
 	}
 	if err := n.join(id); err != nil {
@@ -187,7 +194,7 @@ func (n *Node) setMeta(id form.Identity) {
 }
 
 func (n *Node) meta(id form.Identity) gossip.Meta {
-	return gossip.Meta{RaftID: id.RaftID, ClusterID: id.ClusterID, Gateway: id.Joined, PeerAddr: n.PeerAddr(), APIAddr: n.APIAddr(), Version: Version()}
+	return gossip.Meta{RaftID: id.RaftID, ClusterID: id.ClusterID, Gateway: id.Joined && !n.isMember(), PeerAddr: n.PeerAddr(), APIAddr: n.APIAddr(), Version: Version()}
 }
 
 // fail is the fail-stop: the process must end.
@@ -249,8 +256,8 @@ func (n *Node) gossipChanged() {
 		return
 	}
 	for _, m := range n.members() {
-		for _, v := range c.id.Voters {
-			if v.RaftID == m.Meta.RaftID && v.RaftID != c.id.RaftID && m.Meta.PeerAddr != "" {
+		for _, v := range c.others() {
+			if v.RaftID == m.Meta.RaftID && m.Meta.PeerAddr != "" {
 				n.peers.SetPeer(v.RaftID, v.NodeID, m.Meta.PeerAddr)
 			}
 		}
@@ -264,11 +271,12 @@ func (n *Node) gossipChanged() {
 // work ignores it; a node that was told to join it, and reaches nobody of its
 // own cluster, was started in the wrong place and stops.
 func (n *Node) foreign(c *core, m gossip.Member) {
-	alone := len(c.id.Voters) > 1 || time.Since(n.opened) < strayTime
-	for _, v := range c.id.Voters {
-		alone = alone && (v.RaftID == c.id.RaftID || !n.peers.Up(v.RaftID))
+	others := c.others()
+	alone := len(others) > 0 || time.Since(n.opened) < strayTime
+	for _, v := range others {
+		alone = alone && !n.peers.Up(v.RaftID)
 	}
-	if !alone || !slices.Contains(n.cfg.Join, m.Addr) || len(c.id.Voters) > 1 && c.Ready() == nil {
+	if !alone || !slices.Contains(n.cfg.Join, m.Addr) || len(others) > 0 && c.Ready() == nil {
 		n.cfg.Logger.Warn("a node of another cluster with the same name gossips here; it is ignored", "layer", 5, "peer", m.NodeID, "addr", m.Addr)
 		return
 	}
@@ -313,7 +321,10 @@ func (n *Node) admit(raftID uint64, nodeID string) error {
 	if c == nil {
 		return errors.New("this node is not part of a cluster yet")
 	}
-	for _, v := range c.id.Voters {
+	if c.isRemoved(raftID) {
+		return fmt.Errorf("node %q was removed from the cluster and never returns", nodeID)
+	}
+	for _, v := range c.nodes() {
 		if v.RaftID == raftID && v.NodeID == nodeID {
 			return nil
 		}
@@ -407,7 +418,7 @@ func (n *Node) NodeID() string { return n.id.NodeID }
 
 // Gateway lists the members' API base URLs when this process is a gateway.
 func (n *Node) Gateway() []string {
-	if !n.gateway.Load() && !n.id.Joined {
+	if n.isMember() || !n.gateway.Load() && !n.id.Joined {
 		return nil
 	}
 	var urls []string
@@ -422,9 +433,15 @@ func (n *Node) Gateway() []string {
 	return urls
 }
 
+// isMember says that this node has a core that serves.
+func (n *Node) isMember() bool {
+	c := n.core.Load()
+	return c != nil && c.serving()
+}
+
 // member is the core, or why there is none.
 func (n *Node) member() (*core, error) {
-	if c := n.core.Load(); c != nil {
+	if c := n.core.Load(); c != nil && (!n.gateway.Load() || c.serving()) {
 		return c, nil
 	}
 	if n.gateway.Load() {

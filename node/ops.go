@@ -235,6 +235,36 @@ func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
 	return api.Doctor{NodeID: n.id.NodeID, Checks: []api.DoctorCheck{{Layer: e.Layer, Name: "forming", Status: "fail", Detail: e.Detail, Hint: e.Hint}}}, nil
 }
 
+// Nodes lists the cluster's nodes.
+func (n *Node) Nodes(ctx context.Context) (api.NodeList, error) {
+	return on(n, func(c *core) (api.NodeList, error) { return c.Nodes(ctx) })
+}
+
+// AddNode admits a node that is to be started.
+func (n *Node) AddNode(ctx context.Context, nodeID, peerAddr, by string) (api.ClusterNode, error) {
+	return on(n, func(c *core) (api.ClusterNode, error) { return c.AddNode(ctx, nodeID, peerAddr, by) })
+}
+
+// PromoteNode makes a joining node a full member, or ends a drain.
+func (n *Node) PromoteNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error) {
+	return on(n, func(c *core) (api.ClusterNode, error) { return c.PromoteNode(ctx, nodeID, by) })
+}
+
+// DrainNode has a node's replicas move away.
+func (n *Node) DrainNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error) {
+	return on(n, func(c *core) (api.ClusterNode, error) { return c.DrainNode(ctx, nodeID, by) })
+}
+
+// RemoveNode has a node leave for good.
+func (n *Node) RemoveNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error) {
+	return on(n, func(c *core) (api.ClusterNode, error) { return c.RemoveNode(ctx, nodeID, by) })
+}
+
+// Join lets an admitted node in.
+func (n *Node) Join(ctx context.Context, j api.JoinRequest) (api.JoinAnswer, error) {
+	return on(n, func(c *core) (api.JoinAnswer, error) { return c.Join(ctx, j) })
+}
+
 // Ready is nil when the node serves.
 func (n *Node) Ready() error {
 	c, err := n.member()

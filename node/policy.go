@@ -88,7 +88,11 @@ func errRule(r Ruling) *api.Error {
 // revalidate asks the rules again about a task whose agent is about to be told
 // to go: nil when nothing has changed, otherwise the command to decide instead.
 func (n *core) revalidate(id ledger.TaskID) ledger.Command {
-	t, ok, err := n.tasks[id.Shard()].task(id)
+	m := n.taskShard(id.Shard())
+	if m == nil {
+		return nil
+	}
+	t, ok, err := m.task(id)
 	if err != nil || !ok || t.Txn == nil || t.State != ledger.StateReady || t.Txn.Role != ledger.RoleNone {
 		return nil
 	}

@@ -31,7 +31,8 @@ func (n *core) relayLoop() {
 		}
 		for again := true; again && n.ctx.Err() == nil; {
 			again = false
-			for shard, m := range n.tasks {
+			for shard, r := range *n.replicas.of.Load() {
+				m := r.machine
 				if id, _ := n.leaders.of(shard); id != n.id.RaftID {
 					continue
 				}

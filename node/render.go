@@ -67,7 +67,7 @@ func (n *core) renderTask(t *ledger.Task) api.Task {
 	}
 	state := t.State
 	renderTxn(&out, t)
-	if d := n.desks[t.ID.Shard()]; d != nil && state == ledger.StateRunning {
+	if d := n.desk(t.ID.Shard()); d != nil && state == ledger.StateRunning {
 		if l, _, ok := d.overlay(t.ID); ok {
 			out.LeaseExpires, out.Progress, out.Attempts = timePtr(l.expires), l.progress, int(t.Attempts)+1
 		}

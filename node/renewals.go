@@ -114,9 +114,9 @@ func (n *core) renewManyHere(_ context.Context, list []renewRequest) ([]claimAns
 	now := n.nowMillis()
 	for i := range list {
 		q := &list[i]
-		d := n.desks[q.ID.Shard()]
+		d := n.desk(q.ID.Shard())
 		if d == nil {
-			return nil, errShort
+			return nil, errNotLeader
 		}
 		h, v := d.renew(q.ID, q.Agent, q.Node, q.Epoch, q.Start, q.Progress, now)
 		switch v {
@@ -134,7 +134,11 @@ func (n *core) renewManyHere(_ context.Context, list []renewRequest) ([]claimAns
 // lapsed says why a claim does not hold, and has it recorded when there is
 // such a task.
 func (n *core) lapsed(q *renewRequest) string {
-	t, ok, err := n.tasks[q.ID.Shard()].task(q.ID)
+	m := n.taskShard(q.ID.Shard())
+	if m == nil {
+		return "task_not_found"
+	}
+	t, ok, err := m.task(q.ID)
 	switch {
 	case err != nil || !ok:
 		return "task_not_found"

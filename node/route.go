@@ -35,6 +35,8 @@ const (
 	notifyDepths uint8 = iota + 1
 	notifyConfirm
 	notifyGiveBack
+
+	notifyLeads uint8 = 60
 )
 
 // Timings of routing.

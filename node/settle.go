@@ -85,7 +85,10 @@ func (n *core) claimed(id, agent string, epoch uint64) (ledger.TaskID, error) {
 
 // renewHere is the leader's side of start, renew and progress.
 func (n *core) renewHere(ctx context.Context, q renewRequest) (api.Renewal, error) {
-	d := n.desks[q.ID.Shard()]
+	d := n.desk(q.ID.Shard())
+	if d == nil {
+		return api.Renewal{}, errNotLeader
+	}
 	h, v := d.renew(q.ID, q.Agent, q.Node, q.Epoch, q.Start, q.Progress, n.nowMillis())
 	r := api.Renewal{TaskID: q.ID.String(), Epoch: q.Epoch}
 	switch v {

@@ -42,9 +42,9 @@ func (n *core) statsHere(context.Context, struct{}) (stats, error) {
 			continue
 		}
 		s.Led = append(s.Led, n.shardStatus(st.Shard))
-		if m := n.tasks[st.Shard]; m != nil {
+		if m := n.taskShard(st.Shard); m != nil {
 			m.view(func(t *ledger.Tasks) { addCounts(s.Tasks, t) })
-			n.desks[st.Shard].counts(counts)
+			n.desk(st.Shard).counts(counts)
 		}
 	}
 	for c, q := range counts {
@@ -95,7 +95,7 @@ func (n *core) nodeName(id uint64) string {
 	if id == 0 {
 		return ""
 	}
-	for _, v := range n.id.Voters {
+	for _, v := range n.nodes() {
 		if v.RaftID == id {
 			return v.NodeID
 		}
@@ -111,10 +111,7 @@ func (n *core) gather(ctx context.Context) map[uint64]stats {
 	all := map[uint64]stats{n.id.RaftID: own}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, v := range n.id.Voters {
-		if v.RaftID == n.id.RaftID {
-			continue
-		}
+	for _, v := range n.others() {
 		wg.Go(func() {
 			s, err := callPeer[struct{}, stats](ctx, n, v.RaftID, methodStats, struct{}{})
 			if err != nil {
@@ -173,7 +170,7 @@ func (n *core) clusterNodes(c *api.Cluster, all map[uint64]stats) {
 			known[x.RaftID] = x
 		}
 	})
-	for _, v := range n.id.Voters {
+	for _, v := range n.nodes() {
 		x := known[v.RaftID]
 		s, alive := all[v.RaftID]
 		ns := api.NodeStatus{NodeID: v.NodeID, RaftID: fmt.Sprintf("%016x", v.RaftID), APIAddr: x.APIAddr, PeerAddr: x.PeerAddr,

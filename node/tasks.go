@@ -180,9 +180,13 @@ func (n *core) Task(ctx context.Context, id string, wait time.Duration) (api.Tas
 		return t, err
 	}
 	timer := time.NewTimer(min(wait, maxLeaseWait))
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	elsewhere := n.endsElsewhere(waiting, tid, t.State)
 	defer timer.Stop()
 	select {
 	case <-ended:
+	case <-elsewhere:
 	case <-timer.C:
 	case <-n.ctx.Done():
 	case <-ctx.Done():
@@ -203,9 +207,9 @@ func (n *core) readTask(ctx context.Context, id ledger.TaskID) (api.Task, error)
 // taskHere reads a task on the leader: the replicated state behind a read
 // barrier, with the desk's lease laid over it.
 func (n *core) taskHere(ctx context.Context, id ledger.TaskID) (api.Task, error) {
-	m := n.tasks[id.Shard()]
+	m := n.taskShard(id.Shard())
 	if m == nil {
-		return api.Task{}, errNoTask(id.String())
+		return api.Task{}, errNotLeader
 	}
 	if err := n.barrier(ctx, id.Shard()); err != nil {
 		return api.Task{}, err
@@ -311,9 +315,9 @@ func (n *core) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error
 // tasksHere lists one shard on its leader. Whether a ready task is assigned or
 // running only the desk knows, so those states filter after the overlay.
 func (n *core) tasksHere(ctx context.Context, q listRequest) (listAnswer, error) {
-	m := n.tasks[q.Shard]
+	m := n.taskShard(q.Shard)
 	if m == nil {
-		return listAnswer{}, errNoLeader(q.Shard)
+		return listAnswer{}, errNotLeader
 	}
 	if err := n.barrier(ctx, q.Shard); err != nil {
 		return listAnswer{}, err

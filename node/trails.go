@@ -117,6 +117,14 @@ func (n *core) trailBad(shard uint32, err error) error {
 	return err
 }
 
+// forget lets go of a shard whose replica was put away.
+func (t *trails) forget(shard uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.of, shard)
+	delete(t.mu.bad, shard)
+}
+
 // trailLoop hashes what was recorded, saves what was hashed, and has the
 // control leader make a checkpoint now and then.
 func (n *core) trailLoop() {

@@ -230,10 +230,8 @@ func (w *work) Close() { w.n.sessionEnded(w.agent, w.session) }
 // announceSession tells the other nodes that an agent connected here: an older
 // session there is fenced.
 func (n *core) announceSession(agent string) {
-	for _, v := range n.id.Voters {
-		if v.RaftID != n.id.RaftID {
-			n.peers.Notify(v.RaftID, notifySession, []byte(agent))
-		}
+	for _, v := range n.others() {
+		n.peers.Notify(v.RaftID, notifySession, []byte(agent))
 	}
 }
 

@@ -26,6 +26,7 @@ type disk struct {
 	state   *stateDB
 	marks   *marks
 	present []uint32 // the shards there are replicas of, ascending
+	known   bool     // there are, or were, shards
 	fatal   func(error)
 }
 
@@ -112,11 +113,10 @@ func (d *disk) identify() error {
 	if d.marks, err = readMarks(d.fs, d.cfg.Dir, d.cfg.RaftID); err != nil {
 		return fmt.Errorf("high-water marks: %w", err)
 	}
-	known := false
-	if d.present, known, err = d.readPresent(); err != nil {
+	if d.present, d.known, err = d.readPresent(); err != nil {
 		return err
 	}
-	if !known && len(d.marks.mu.now) > 0 {
+	if !d.known && len(d.marks.mu.now) > 0 {
 		return fmt.Errorf("the log lost its shards: %w", ErrCorrupt)
 	}
 	return nil
@@ -177,7 +177,7 @@ func (d *disk) adopt(logs *pebble.Batch, all []mark) error {
 	if err := d.logDB.Apply(logs, pebble.Sync); err != nil {
 		return err
 	}
-	d.present = firstShards(shards)
+	d.present, d.known = firstShards(shards), true
 	for id, m := range all {
 		d.marks.raise(uint32(id), m)
 	}

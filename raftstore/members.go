@@ -126,3 +126,10 @@ func (s *Store) isClosed() bool {
 	defer s.life.Unlock()
 	return s.life.closed || s.life.err != nil
 }
+
+// Fresh says that the directory never held a replica.
+func (s *Store) Fresh() bool {
+	s.admin.Lock()
+	defer s.admin.Unlock()
+	return !s.disk.known
+}

@@ -100,7 +100,7 @@ func (d *disk) create(id uint32, founders []uint64) error {
 	if err != nil {
 		return err
 	}
-	d.present = present
+	d.present, d.known = present, true
 	d.marks.raise(id, mark{term, vote, bootIndex})
 	return d.marks.flush()
 }

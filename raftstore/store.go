@@ -152,7 +152,7 @@ func (s *Store) openShard(id uint32) (*shard, error) {
 // Bootstrap creates shards 0..shards-1, replicated by voters, in a fresh directory. It is durable when it returns.
 // Every voter must do the same with the same arguments. It refuses when shards exist already. Call it before Start.
 func (s *Store) Bootstrap(shards uint32, voters []uint64) error {
-	if len(s.all()) > 0 || s.started.Load() {
+	if s.disk.known || s.started.Load() {
 		return fmt.Errorf("raftstore: bootstrap: there are %d shards already", len(s.all()))
 	}
 	if shards == 0 || shards > MaxShards || !slices.Contains(voters, s.cfg.RaftID) || slices.Contains(voters, 0) {

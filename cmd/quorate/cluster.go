@@ -11,14 +11,6 @@ import (
 	"github.com/quorate/quorate/node/client"
 )
 
-type nodeCmd struct {
-	List    nodeListCmd `cmd:"" help:"List the nodes."`
-	Add     laterCmd    `cmd:"" help:"(Not in this version.)"`
-	Remove  laterCmd    `cmd:"" help:"(Not in this version.)"`
-	Promote laterCmd    `cmd:"" help:"(Not in this version.)"`
-	Drain   laterCmd    `cmd:"" help:"(Not in this version.)"`
-}
-
 type clusterView struct {
 	apiFlags `embed:""`
 	JSON     bool `name:"json" help:"Print JSON."`
@@ -31,24 +23,6 @@ func (c *clusterView) read(ctx context.Context) (api.Cluster, *client.Client, er
 	}
 	v, err := cl.Cluster(ctx)
 	return v, cl, err
-}
-
-type nodeListCmd struct {
-	clusterView `embed:""`
-}
-
-// Run lists nodes.
-func (c *nodeListCmd) Run(ctx context.Context, con console) error {
-	v, cl, err := c.read(ctx)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	if c.JSON {
-		return printJSON(con.out, map[string]any{"nodes": v.Nodes})
-	}
-	printNodes(con, v.Nodes)
-	return nil
 }
 
 func printNodes(con console, nodes []api.NodeStatus) {

@@ -89,6 +89,7 @@ func (s *server) operations() []operation {
 		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, one, (*server).doctor},
 	}
 	ops = append(ops, s.transactions()...)
+	ops = append(ops, nodeOperations()...)
 	for _, l := range []struct {
 		method, path, name string
 		layer              int

@@ -49,6 +49,12 @@ type Backend interface {
 	LedgerHeads(ctx context.Context) ([]api.LedgerHead, error)
 	VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 	Cluster(ctx context.Context) (api.Cluster, error)
+	Nodes(ctx context.Context) (api.NodeList, error)
+	AddNode(ctx context.Context, nodeID, peerAddr, by string) (api.ClusterNode, error)
+	PromoteNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error)
+	DrainNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error)
+	RemoveNode(ctx context.Context, nodeID, by string) (api.ClusterNode, error)
+	Join(ctx context.Context, j api.JoinRequest) (api.JoinAnswer, error)
 	Doctor(ctx context.Context) (api.Doctor, error)
 	Ready() error
 	Metrics() http.Handler

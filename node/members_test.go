@@ -1,0 +1,338 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+func quickHealth(c *Config) { c.healthyFor = 100 * time.Millisecond }
+
+func memberLogger(t *testing.T) *slog.Logger {
+	if os.Getenv("NODE_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+}
+
+// grow starts a node that joins the cluster; admitted or not.
+func (c *testCluster) grow(id string) *Node {
+	c.t.Helper()
+	cfg := Config{DataDir: filepath.Join(c.dir, id), NodeID: id, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+		Shards: 2, Logger: memberLogger(c.t)}
+	for _, n := range c.nodes {
+		cfg.Join = append(cfg.Join, n.GossipAddr())
+	}
+	quickHealth(&cfg)
+	n, err := Open(cfg)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// admit admits a node, starts it, and waits until it is a member.
+func (c *testCluster) admit(id string) *Node {
+	c.t.Helper()
+	if _, err := c.nodes[0].AddNode(c.t.Context(), id, "", "test"); err != nil {
+		c.t.Fatal(err)
+	}
+	n := c.grow(id)
+	c.eventually(id+" is a member", func() error { return c.isState(id, "member") })
+	c.eventually(id+" serves", func() error {
+		if len(n.Gateway()) > 0 {
+			return errors.New("it is a gateway")
+		}
+		return n.Ready()
+	})
+	return n
+}
+
+func (c *testCluster) info(id string) (api.ClusterNode, error) {
+	list, err := c.nodes[0].Nodes(c.t.Context())
+	if err != nil {
+		return api.ClusterNode{}, err
+	}
+	for _, x := range list.Nodes {
+		if x.NodeID == id {
+			return x, nil
+		}
+	}
+	return api.ClusterNode{}, fmt.Errorf("%s is not listed", id)
+}
+
+func (c *testCluster) isState(id, state string) error {
+	x, err := c.info(id)
+	if err == nil && x.State != state {
+		err = fmt.Errorf("%s is %s", id, x.State)
+	}
+	return err
+}
+
+// placed says whether every shard lives where it should, and is led there.
+func (c *testCluster) placed() error {
+	k := c.nodes[0].core.Load()
+	for shard := range k.shards {
+		p, ok := k.placement(shard)
+		v, err := k.viewShard(shard)
+		if err != nil || !ok {
+			return fmt.Errorf("shard %d: %v", shard, err)
+		}
+		want, have := slices.Sorted(slices.Values(p.Voters)), slices.Sorted(slices.Values(v.Voters))
+		if !slices.Equal(want, have) || len(v.Learners) != len(p.Learners) {
+			return fmt.Errorf("shard %d: voters %x learners %x, placed %v", shard, have, v.Learners, &p)
+		}
+		if v.Leader != p.Voters[0] {
+			return fmt.Errorf("shard %d is led by %x, not %x", shard, v.Leader, p.Voters[0])
+		}
+	}
+	return nil
+}
+
+func (c *testCluster) drop(n *Node) {
+	c.t.Helper()
+	c.nodes = slices.DeleteFunc(c.nodes, func(x *Node) bool { return x == n })
+	if err := n.Close(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// memberLoad submits and completes until it is told to stop; then all that was
+// acknowledged must be there, completed once.
+type memberLoad struct {
+	mu  sync.Mutex
+	ids []string
+	wg  sync.WaitGroup
+}
+
+func (c *testCluster) load(ctx context.Context, nodes func() []*Node) *memberLoad {
+	l := &memberLoad{}
+	l.wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			ns := nodes()
+			vs, err := ns[i%len(ns)].Submit(context.Background(), []api.TaskSpec{{Action: "x", Target: "y", IdempotencyKey: fmt.Sprint("k", i)}}, "test")
+			if err == nil && vs[0].Error == nil {
+				l.mu.Lock()
+				l.ids = append(l.ids, vs[0].TaskID)
+				l.mu.Unlock()
+			}
+		}
+	})
+	for w := range 2 {
+		agent := fmt.Sprint("w", w)
+		l.wg.Go(func() {
+			for i := w; ; i++ {
+				ns := nodes()
+				n := ns[i%len(ns)]
+				ls, err := n.Lease(context.Background(), api.LeaseRequest{AgentID: agent, Max: 8, WaitSeconds: 0.05})
+				if err != nil || len(ls.Tasks) == 0 {
+					if ctx.Err() != nil && err == nil {
+						return
+					}
+					continue
+				}
+				var done []api.Settlement
+				for _, t := range ls.Tasks {
+					done = append(done, api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete"})
+				}
+				_, _ = n.Settle(context.Background(), agent, done) // what was lost is given again
+			}
+		})
+	}
+	return l
+}
+
+// TestThreeToFiveToThree grows a cluster by two nodes and has two founders
+// leave, under load. Nothing is lost, every node serves every shard.
+func TestThreeToFiveToThree(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) { quickHealth(cfg); cfg.Shards = 4; cfg.Logger = memberLogger(t) })
+	var mu sync.Mutex
+	nodes := func() []*Node {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(c.nodes[:min(3, len(c.nodes))])
+	}
+	c.register(c.nodes[0], "w0", "x:y")
+	c.register(c.nodes[0], "w1", "x:y")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	c.eventually("placement", c.placed)
+	load := c.load(ctx, nodes)
+	n4, n5 := c.admit("n4"), c.admit("n5")
+	c.eventually("five nodes, three replicas each", c.placed)
+	for _, n := range c.nodes {
+		k := n.core.Load()
+		c.eventually("spare replicas are gone", func() error {
+			if held := k.store.Shards(); len(held) > 4 {
+				return fmt.Errorf("%s holds %v", n.NodeID(), held)
+			}
+			return nil
+		})
+	}
+	founders := slices.Clone(c.nodes[:2])
+	mu.Lock()
+	c.nodes = []*Node{c.nodes[2], n4, n5, founders[0], founders[1]}
+	mu.Unlock()
+	for _, n := range founders {
+		if _, err := c.nodes[0].RemoveNode(t.Context(), n.NodeID(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually(n.NodeID()+" is gone", func() error { return c.isState(n.NodeID(), "removed") })
+		select {
+		case err := <-n.Fatal():
+			if !errors.Is(err, errRetired) {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a removed node does not stop")
+		}
+		c.drop(n)
+	}
+	c.eventually("three nodes", c.placed)
+	stop()
+	load.wg.Wait()
+	if len(load.ids) < 20 {
+		t.Fatalf("only %d tasks were submitted", len(load.ids))
+	}
+	t.Logf("%d tasks", len(load.ids))
+	for _, id := range load.ids {
+		c.eventually("task "+id, func() error {
+			if x := c.task(c.nodes[2], id); x.State != "completed" {
+				return fmt.Errorf("%s is %s", id, x.State)
+			}
+			return nil
+		})
+	}
+	for _, n := range c.nodes {
+		if v, err := n.VerifyLedger(t.Context()); err != nil || !v.OK {
+			t.Errorf("%s: %v %+v", n.NodeID(), err, v.Bad)
+		}
+	}
+}
+
+// TestNodeRefusals asks for what can't be done with nodes.
+func TestNodeRefusals(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, quickHealth)
+	n := c.nodes[0]
+	ctx := t.Context()
+	c.eventually("placement", c.placed)
+	for what, x := range map[string]struct {
+		do   func() error
+		want string
+	}{
+		"existing ID":     {func() error { _, err := n.AddNode(ctx, "n2", "", ""); return err }, "exists"},
+		"no ID":           {func() error { _, err := n.AddNode(ctx, "-", "", ""); return err }, "invalid_node_id"},
+		"promote unknown": {func() error { _, err := n.PromoteNode(ctx, "n9", ""); return err }, "not_found"},
+		"drain unknown":   {func() error { _, err := n.DrainNode(ctx, "n9", ""); return err }, "not_found"},
+		"remove unknown":  {func() error { _, err := n.RemoveNode(ctx, "n9", ""); return err }, "not_found"},
+		"drain of three":  {func() error { _, err := n.DrainNode(ctx, "n2", ""); return err }, "too_few_nodes_left"},
+		"join unasked": {func() error {
+			_, err := n.Join(ctx, api.JoinRequest{ClusterID: n.core.Load().id.ClusterID.String(), RaftID: "77", NodeID: "n7", PeerAddr: "p"})
+			return err
+		}, "not_admitted"},
+		"join elsewhere": {func() error {
+			_, err := n.Join(ctx, api.JoinRequest{ClusterID: "00", RaftID: "77", NodeID: "n7"})
+			return err
+		}, "invalid_join"},
+	} {
+		if got := code(x.do()); got != x.want {
+			t.Errorf("%s: %s, want %s", what, got, x.want)
+		}
+	}
+	if _, err := n.AddNode(ctx, "n4", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.PromoteNode(ctx, "n4", ""); code(err) != "bad_state" {
+		t.Errorf("promoting one that has not come: %v", err)
+	}
+	if _, err := n.RemoveNode(ctx, "n4", ""); err != nil {
+		t.Fatal(err)
+	}
+	late := c.grow("n4") // not admitted any more: a gateway, until it is
+	c.eventually("gateway", func() error {
+		if len(late.Gateway()) == 0 {
+			return errors.New("no gateway")
+		}
+		return nil
+	})
+	if _, err := n.AddNode(ctx, "n4", late.PeerAddr(), ""); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("it is a member by itself", func() error { return c.isState("n4", "member") })
+	c.eventually("placement", c.placed)
+	if _, err := n.RemoveNode(ctx, "n4", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.RemoveNode(ctx, "n3", ""); code(err) != "membership_change_under_way" && code(err) != "<nil>" {
+		t.Errorf("a second removal: %v", err)
+	}
+}
+
+// TestReplaceDeadNode: a node dies for good; a new one takes its addresses, not
+// its identity.
+func TestReplaceDeadNode(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, quickHealth)
+	c.register(c.nodes[0], "a", "x:y")
+	id := c.submit(c.nodes[0], api.TaskSpec{Action: "x", Target: "y"})
+	c.eventually("placement", c.placed)
+	dead := c.nodes[2]
+	peer, apiAddr, gossip := dead.PeerAddr(), dead.APIAddr(), dead.GossipAddr()
+	c.drop(dead)
+	c.eventually("the dead one can be removed", func() error {
+		_, err := c.nodes[0].RemoveNode(t.Context(), "n3", "test")
+		return err
+	})
+	c.eventually("it is gone", func() error { return c.isState("n3", "removed") })
+	if _, err := c.nodes[0].AddNode(t.Context(), "n3", "", ""); code(err) != "node_removed" {
+		t.Fatalf("its ID returns: %v", err)
+	}
+	if _, err := c.nodes[0].AddNode(t.Context(), "n4", peer, ""); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{DataDir: filepath.Join(c.dir, "n4"), NodeID: "n4", APIAddr: apiAddr, PeerAddr: peer, GossipAddr: gossip,
+		Join: []string{c.nodes[0].GossipAddr()}, Shards: 2, Logger: memberLogger(t)}
+	quickHealth(&cfg)
+	n4, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.nodes = append(c.nodes, n4)
+	c.eventually("it is a member", func() error { return c.isState("n4", "member") })
+	c.eventually("three replicas again", c.placed)
+	c.eventually("it serves", n4.Ready)
+	l := c.lease(n4, "a", 5)
+	if v := c.settle(n4, "a", l, "complete"); l.TaskID != id || v.Error != nil {
+		t.Fatalf("%+v %+v", l, v)
+	}
+	// The old directory is refused, and stops by itself.
+	old := cfg
+	old.DataDir, old.NodeID, old.APIAddr, old.PeerAddr, old.GossipAddr = filepath.Join(c.dir, "n3"), "n3", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	n3, err := Open(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n3.Close()
+	c.eventually("the members do not let it in", func() error {
+		for _, n := range c.nodes {
+			if n.peers.Up(n3.id.RaftID) {
+				return fmt.Errorf("%s has a connection to it", n.NodeID())
+			}
+		}
+		return nil
+	})
+	if got := c.task(c.nodes[1], id); got.State != "completed" {
+		t.Fatalf("%+v", got)
+	}
+}
