@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
@@ -212,6 +214,9 @@ func (n *core) listNodes(nodeID string) []api.ClusterNode {
 			out = append(out, api.ClusterNode{NodeID: v.NodeID, RaftID: fmt.Sprintf("%016x", v.RaftID), State: "removed", Shards: []uint32{}})
 		}
 	})
+	slices.SortStableFunc(out, func(a, b api.ClusterNode) int {
+		return cmp.Or(cmp.Compare(listOrder(a.State), listOrder(b.State)), strings.Compare(a.NodeID, b.NodeID))
+	})
 	if nodeID != "" {
 		out = slices.DeleteFunc(out, func(x api.ClusterNode) bool { return x.NodeID != nodeID })
 	}
@@ -220,3 +225,15 @@ func (n *core) listNodes(nodeID string) []api.ClusterNode {
 
 // joinPause is how long a node that is not admitted waits before it asks again.
 const joinPause = time.Second
+
+// listOrder puts members before those that are to come, and those that left
+// last.
+func listOrder(state string) int {
+	switch state {
+	case "admitted":
+		return 1
+	case "removed":
+		return 2
+	}
+	return 0
+}
