@@ -123,6 +123,7 @@ func (t *trails) forget(shard uint32) {
 	defer t.mu.Unlock()
 	delete(t.mu.of, shard)
 	delete(t.mu.bad, shard)
+	_ = os.RemoveAll(filepath.Join(t.dir, fmt.Sprintf("%04d", shard))) // hashes of a journal that was put away; made again from another
 }
 
 // trailLoop hashes what was recorded, saves what was hashed, and has the
