@@ -315,26 +315,6 @@ func (n *Node) conflict(nodeID, addr string) {
 	n.cfg.Logger.Error("another process uses this node's ID; it is not let in", "layer", 5, "addr", addr)
 }
 
-// admit says who may be a peer: the members, each with its own node ID.
-func (n *Node) admit(raftID uint64, nodeID string) error {
-	c := n.core.Load()
-	if c == nil {
-		return errors.New("this node is not part of a cluster yet")
-	}
-	if c.isRemoved(raftID) {
-		return fmt.Errorf("node %q was removed from the cluster and never returns", nodeID)
-	}
-	for _, v := range c.nodes() {
-		if v.RaftID == raftID && v.NodeID == nodeID {
-			return nil
-		}
-		if v.NodeID == nodeID {
-			return fmt.Errorf("node ID %q belongs to another data directory", nodeID)
-		}
-	}
-	return fmt.Errorf("node %q is no member of this cluster", nodeID)
-}
-
 // serve starts the HTTP face.
 func (n *Node) serve() {
 	streams := stream.New(n, stream.Config{Logger: n.cfg.Logger})
