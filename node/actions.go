@@ -21,17 +21,24 @@ func (n *core) Declare(ctx context.Context, list []api.ActionRequest, by string)
 	cmds := make([]*ledger.Declare, len(list))
 	byShard := map[uint32][]int{}
 	now, keyless := n.nowMillis(), n.anyShard()
+	var rulings rulings
 	for i := range list {
-		c, err := n.declareCommand(&list[i], by, now, keyless)
+		c, ruled, err := n.declareCommand(&list[i], by, now, keyless)
 		if err == nil {
 			err = n.dependable(ctx, c.Spec.After)
 		}
+		rulings.add(i, ruled)
 		if err != nil {
 			verdicts[i] = refusedAction(err)
-			continue
+		} else {
+			cmds[i] = c
 		}
-		cmds[i] = c
-		byShard[c.ID.Shard()] = append(byShard[c.ID.Shard()], i)
+	}
+	n.recordRulings(ctx, rulings, func(i int, err *api.Error) { verdicts[i], cmds[i] = refusedAction(err), nil })
+	for i, c := range cmds {
+		if c != nil {
+			byShard[c.ID.Shard()] = append(byShard[c.ID.Shard()], i)
+		}
 	}
 	var wait sync.WaitGroup
 	for shard, idx := range byShard {
@@ -63,25 +70,25 @@ func refusedAction(e *api.Error) api.ActionVerdict {
 }
 
 // declareCommand checks an intent and makes it a command.
-func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyless uint32) (*ledger.Declare, *api.Error) {
+func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyless uint32) (*ledger.Declare, *ledger.Ruled, *api.Error) {
 	switch {
 	case a.AgentID == "":
-		return nil, api.Errorf(422, 3, "agent_id_missing", api.RetryNo, "an action names the agent_id that performs it")
+		return nil, nil, api.Errorf(422, 3, "agent_id_missing", api.RetryNo, "an action names the agent_id that performs it")
 	case max(len(a.AgentID), len(a.InstanceID)) > MaxNameBytes:
-		return nil, errInvalid("agent_id or instance_id is too long")
+		return nil, nil, errInvalid("agent_id or instance_id is too long")
 	case a.WaitSeconds < 0 || a.WaitSeconds > maxLeaseWait.Seconds():
-		return nil, api.Errorf(422, 7, "bad_wait", api.RetryNo, "wait_seconds %g is not within 0 to %g", a.WaitSeconds, maxLeaseWait.Seconds())
+		return nil, nil, api.Errorf(422, 7, "bad_wait", api.RetryNo, "wait_seconds %g is not within 0 to %g", a.WaitSeconds, maxLeaseWait.Seconds())
 	}
 	spec, err := n.parseSpec(&a.TaskSpec, now)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if spec.SubmittedBy = by; by == "" {
 		spec.SubmittedBy = a.AgentID
 	}
 	terms, _, err := n.parseTerms(&a.TaskSpec, spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	terms.Self = true
 	shard := keyless
@@ -89,12 +96,14 @@ func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyles
 		shard = n.keyShard(spec.Fleet, spec.Key)
 	}
 	hash := ledger.DeclareHash(spec, &terms)
-	if err := n.rule(spec, &terms, a.AgentID); err != nil {
-		return nil, err
+	id := ledger.NewTaskID(shard, now, n.random())
+	ruled, err := n.rule(id, hash, spec, &terms, a.AgentID)
+	if err != nil {
+		return nil, ruled, err
 	}
 	n.roster.seen(a.AgentID)
-	return &ledger.Declare{ID: ledger.NewTaskID(shard, now, n.random()), RequestHash: hash, Spec: *spec, Terms: terms,
-		Agent: a.AgentID, Node: n.id.NodeID, Instance: a.InstanceID}, nil
+	return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms,
+		Agent: a.AgentID, Node: n.id.NodeID, Instance: a.InstanceID}, ruled, nil
 }
 
 // actionVerdict says what an intent's outcome means to its agent.

@@ -47,6 +47,7 @@ type core struct {
 	sessions *sessions
 	waiters  *waiters
 	metrics  *metrics
+	rules    ruleBook
 	seats    struct {
 		sync.Mutex
 		of map[string]*seat

@@ -32,6 +32,8 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.goneHere), nil
 	case methodRenewMany:
 		return serve(ctx, body, n.renewManyHere), nil
+	case methodPacks:
+		return serve(ctx, body, n.packsHere), nil
 	case methodWhy:
 		return serve(ctx, body, n.whyHere), nil
 	case methodCosign:

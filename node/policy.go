@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/quorate/quorate/ledger"
@@ -17,6 +18,9 @@ type Intent struct {
 	Guarantee             ledger.Guarantee
 	Classification        string
 	Regulations           []string
+	Description           string
+	Reversible            bool
+	Approvers             int // asked for so far
 	Input, Context        json.RawMessage
 }
 
@@ -51,22 +55,38 @@ func autoApprove(patterns []string) Policy {
 
 func intentOf(s *ledger.Spec, m *ledger.Terms, agent string) Intent {
 	return Intent{Fleet: s.Fleet, Action: s.Action, Target: s.Target, Agent: agent, By: s.SubmittedBy, Session: s.Session, Guarantee: s.Guarantee,
-		Classification: m.Classification, Regulations: m.Regulations, Input: s.Input, Context: s.Context}
+		Classification: m.Classification, Regulations: m.Regulations, Description: s.Description, Reversible: s.Reversible,
+		Approvers: int(m.Approvers), Input: s.Input, Context: s.Context}
 }
 
-// rule applies the policy to a task about to be declared.
-func (n *core) rule(s *ledger.Spec, m *ledger.Terms, agent string) *api.Error {
-	r := n.policy(intentOf(s, m, agent))
-	if r.Refuse {
-		return errRule(r)
+// rule applies policy and rule packs to a task about to be declared. What packs
+// decided is to be recorded first; nil when none has a rule about it.
+func (n *core) rule(id ledger.TaskID, hash [32]byte, s *ledger.Spec, m *ledger.Terms, agent string) (*ledger.Ruled, *api.Error) {
+	r, d, err := n.ruling(intentOf(s, m, agent))
+	if err != nil {
+		return nil, err
 	}
+	var record *ledger.Ruled
+	if d != nil {
+		record = ruled(id, s, m, hash, d)
+	}
+	if r.Refuse {
+		return record, errRule(r)
+	}
+	raised := r.Guarantee > s.Guarantee
 	s.Guarantee = max(s.Guarantee, r.Guarantee)
+	if raised && s.Guarantee == ledger.ExactlyOnce {
+		if err := onceTerms(s, m); err != nil {
+			err.Detail = fmt.Sprintf("rule %s (%s) raises the level: %s", r.Rule, r.Pack, err.Detail)
+			return record, err
+		}
+	}
 	need := approvalsNeeded(s.Guarantee, int(m.Approvers), r)
-	if need != int(m.Approvers) || r.Approve {
+	if need != int(m.Approvers) || r.Approve || raised {
 		m.Rule, m.Pack = r.Rule, r.Pack
 	}
 	m.Approvers = uint32(need)
-	return nil
+	return record, nil
 }
 
 // approvalsNeeded is how many people must approve a task of a level, asked of
@@ -96,7 +116,10 @@ func (n *core) revalidate(id ledger.TaskID) ledger.Command {
 	if err != nil || !ok || t.Txn == nil || t.State != ledger.StateReady || t.Txn.Role != ledger.RoleNone {
 		return nil
 	}
-	r := n.policy(intentOf(&t.Spec, &t.Txn.Terms, t.Agent))
+	r, _, unreadable := n.ruling(intentOf(&t.Spec, &t.Txn.Terms, t.Agent))
+	if unreadable != nil { // it waits for a person until the rules can be asked
+		return &ledger.Hold{ID: id, Approvers: uint32(len(t.Txn.Approvals) + 1), Rule: unreadable.Code}
+	}
 	if r.Refuse {
 		return &ledger.Cancel{ID: id, By: "rule " + r.Rule, Reason: r.Message}
 	}

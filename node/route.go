@@ -28,6 +28,7 @@ const (
 	methodGone
 	methodWhy
 	methodCosign
+	methodPacks
 )
 
 // Notifications between nodes, which may be lost.

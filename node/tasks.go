@@ -28,18 +28,23 @@ func (n *core) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]a
 	cmds := make([]ledger.Command, len(specs))
 	now := n.nowMillis()
 	keyless := n.anyShard()
+	var rulings rulings
 	for i := range specs {
-		c, err := n.submitCommand(&specs[i], by, now, keyless)
+		c, ruled, err := n.submitCommand(&specs[i], by, now, keyless)
 		if err == nil {
 			err = n.dependable(ctx, declaredSpec(c).After)
 		}
-		if err != nil {
-			verdicts[i].Error = err
-			continue
+		rulings.add(i, ruled)
+		if verdicts[i].Error = err; err == nil {
+			cmds[i] = c
 		}
-		cmds[i] = c
-		shard := declaredID(c).Shard()
-		byShard[shard] = append(byShard[shard], i)
+	}
+	n.recordRulings(ctx, rulings, func(i int, err *api.Error) { verdicts[i].Error, cmds[i] = err, nil })
+	for i, c := range cmds {
+		if c != nil {
+			shard := declaredID(c).Shard()
+			byShard[shard] = append(byShard[shard], i)
+		}
 	}
 	var wait sync.WaitGroup
 	for shard, idx := range byShard {
@@ -418,10 +423,10 @@ func (w *waiters) applied(events []ledger.Event) {
 }
 
 // submitCommand checks a submitted task and makes it a command.
-func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (ledger.Command, *api.Error) {
+func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (ledger.Command, *ledger.Ruled, *api.Error) {
 	spec, err := n.parseSpec(s, now)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	shard := keyless
 	if spec.Key != "" {
@@ -430,17 +435,18 @@ func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint
 	spec.SubmittedBy = by
 	terms, has, err := n.parseTerms(s, spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	hash := ledger.DeclareHash(spec, &terms) // of what was asked, not of what the rules make of it
 	id := ledger.NewTaskID(shard, now, n.random())
-	if err := n.rule(spec, &terms, ""); err != nil {
-		return nil, err
+	ruled, err := n.rule(id, hash, spec, &terms, "")
+	if err != nil {
+		return nil, ruled, err
 	}
 	if has || terms.Approvers > 0 || spec.Guarantee == ledger.ExactlyOnce {
-		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, nil
+		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, ruled, nil
 	}
-	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, nil
+	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, ruled, nil
 }
 
 func (n *core) checkJSON(field string, b json.RawMessage) *api.Error {

@@ -60,17 +60,25 @@ func (n *core) parseTerms(s *api.TaskSpec, spec *ledger.Spec) (m ledger.Terms, h
 	}
 	m.Snapshot = s.Snapshot
 	if spec.Guarantee == ledger.ExactlyOnce {
-		switch {
-		case spec.Key == "":
-			return m, false, api.Errorf(422, 7, "idempotency_key_missing", api.RetryNo, "exactly_once needs an idempotency_key").
-				WithHint("name the effect, not the attempt: the same effect has the same key")
-		case !m.Verify.Declared() && !m.Rollback.Declared():
-			return m, false, api.Errorf(422, 7, "verify_or_rollback_missing", api.RetryNo, "exactly_once needs verify or rollback: when the agent disappears, something must tell what happened, or undo it").
-				WithHint(`for example "verify":{"action":"check","target":%q}`, s.Target)
+		if e := onceTerms(spec, &m); e != nil {
+			return m, false, e
 		}
 	}
 	has = spec.Guarantee == ledger.ExactlyOnce || len(s.After)+len(s.Verify)+len(s.Rollback)+len(s.Approval)+len(s.Compliance)+len(s.Snapshot) > 0 || m.SkipDependents
 	return m, has, nil
+}
+
+// onceTerms checks what exactly_once needs.
+func onceTerms(spec *ledger.Spec, m *ledger.Terms) *api.Error {
+	switch {
+	case spec.Key == "":
+		return api.Errorf(422, 7, "idempotency_key_missing", api.RetryNo, "exactly_once needs an idempotency_key").
+			WithHint("name the effect, not the attempt: the same effect has the same key")
+	case !m.Verify.Declared() && !m.Rollback.Declared():
+		return api.Errorf(422, 7, "verify_or_rollback_missing", api.RetryNo, "exactly_once needs verify or rollback: when the agent disappears, something must tell what happened, or undo it").
+			WithHint(`for example "verify":{"action":"check","target":%q}`, spec.Target)
+	}
+	return nil
 }
 
 func errTerms(format string, args ...any) *api.Error {

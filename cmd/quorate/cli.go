@@ -20,21 +20,22 @@ import (
 type cli struct {
 	Config kong.ConfigFlag `env:"-" help:"YAML file with flags as keys (data-dir: /var/lib/quorate). QUORATE_* and flags win over it." placeholder:"FILE"`
 
-	Start   startCmd   `cmd:"" help:"Run a node."`
-	Dev     devCmd     `cmd:"" help:"Run a whole cluster in this process, on loopback, for trying things."`
-	Submit  submitCmd  `cmd:"" help:"Submit tasks."`
-	Task    taskCmd    `cmd:"" help:"Look at tasks and change them."`
-	Action  actionCmd  `cmd:"" help:"Have an effect once."`
-	Agent   agentCmd   `cmd:"" help:"Run and list agents."`
-	Ledger  ledgerCmd  `cmd:"" help:"Read and verify the audit ledger."`
-	Node    nodeCmd    `cmd:"" help:"List and change the cluster's nodes."`
-	Status  statusCmd  `cmd:"" help:"Show nodes, shards, queues and agents."`
-	Doctor  doctorCmd  `cmd:"" help:"Check the layers one by one and say what to do."`
-	Backup  backupCmd  `cmd:"" help:"Back up a running cluster."`
-	Restore restoreCmd `cmd:"" help:"Make a new cluster of a backup, or of the survivor of a lost quorum."`
-	Bench   benchCmd   `cmd:"" help:"Measure."`
-	Chaos   chaosCmd   `cmd:"" help:"Break clusters and check them."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Start      startCmd      `cmd:"" help:"Run a node."`
+	Dev        devCmd        `cmd:"" help:"Run a whole cluster in this process, on loopback, for trying things."`
+	Submit     submitCmd     `cmd:"" help:"Submit tasks."`
+	Task       taskCmd       `cmd:"" help:"Look at tasks and change them."`
+	Action     actionCmd     `cmd:"" help:"Have an effect once."`
+	Agent      agentCmd      `cmd:"" help:"Run and list agents."`
+	Ledger     ledgerCmd     `cmd:"" help:"Read and verify the audit ledger."`
+	Compliance complianceCmd `cmd:"" help:"Rule packs: what agents must say, or ask, before they act."`
+	Node       nodeCmd       `cmd:"" help:"List and change the cluster's nodes."`
+	Status     statusCmd     `cmd:"" help:"Show nodes, shards, queues and agents."`
+	Doctor     doctorCmd     `cmd:"" help:"Check the layers one by one and say what to do."`
+	Backup     backupCmd     `cmd:"" help:"Back up a running cluster."`
+	Restore    restoreCmd    `cmd:"" help:"Make a new cluster of a backup, or of the survivor of a lost quorum."`
+	Bench      benchCmd      `cmd:"" help:"Measure."`
+	Chaos      chaosCmd      `cmd:"" help:"Break clusters and check them."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 // apiFlags are how a client command finds the cluster.

@@ -24,8 +24,8 @@ type Approval struct {
 
 // Compliance is what rules and the ledger are told of a task.
 type Compliance struct {
-	Regulations    []string `json:"regulations,omitempty"`
-	Classification string   `json:"classification,omitempty" doc:"Of the data touched"`
+	Regulations    []string `json:"regulation_refs,omitempty"`
+	Classification string   `json:"data_classification,omitempty" doc:"Of the data touched"`
 }
 
 // Checkpoint is an agent's saved progress.

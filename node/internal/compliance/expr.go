@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common/cost"
 )
 
 // Limits of an expression. A unit of cost is about one simple operation. An
@@ -43,12 +43,12 @@ func compile(text string) (*program, error) {
 	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("cel: the expression gives %s, want bool", t)
 	}
-	cost, err := env.EstimateCost(ast, sizes{})
+	expected, err := env.EstimateCost(ast, sizes{})
 	if err != nil {
 		return nil, fmt.Errorf("cel: cost: %w", err)
 	}
-	if cost.Max > MaxExpressionCost {
-		return nil, fmt.Errorf("cel: the expression may cost %d on the smallest inputs, the limit is %d: make it simpler or split it", cost.Max, MaxExpressionCost)
+	if expected.Max > MaxExpressionCost {
+		return nil, fmt.Errorf("cel: the expression may cost %d on the smallest inputs, the limit is %d: make it simpler or split it", expected.Max, MaxExpressionCost)
 	}
 	run, err := env.Program(ast, cel.CostLimit(MaxExpressionCost), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
@@ -61,11 +61,11 @@ func compile(text string) (*program, error) {
 // differs with each one, and the limit at run time is what protects.
 type sizes struct{}
 
-func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate {
-	return &checker.SizeEstimate{Min: 0, Max: 1}
+func (sizes) EstimateSize(cost.AstNode) *cost.SizeEstimate {
+	return &cost.SizeEstimate{Min: 0, Max: 1}
 }
 
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }
 

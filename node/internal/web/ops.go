@@ -90,6 +90,7 @@ func (s *server) operations() []operation {
 	}
 	ops = append(ops, s.transactions()...)
 	ops = append(ops, nodeOperations()...)
+	ops = append(ops, s.rules()...)
 	for _, l := range []struct {
 		method, path, name string
 		layer              int

@@ -41,6 +41,12 @@ type Backend interface {
 	Session(ctx context.Context, agentID string, held []api.Held, send func(api.SessionEvent) error) error
 	Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error)
 	ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error
+	PutPack(ctx context.Context, in api.PackText) (api.RulePack, error)
+	Packs(ctx context.Context) (api.PackPage, error)
+	Pack(ctx context.Context, name string) (api.RulePack, error)
+	RemovePack(ctx context.Context, name, by string) error
+	BindFleet(ctx context.Context, in api.FleetPacks) (api.FleetPacks, error)
+	ValidateCompliance(ctx context.Context, in api.ComplianceRequest) (api.ComplianceDecision, error)
 	Backup(ctx context.Context, shard uint32, w io.Writer) error
 	Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error
 	Checkpoint(ctx context.Context) ([]byte, error)
