@@ -39,3 +39,18 @@ func TestLifecycleForReal(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleForReal: the figures are there.
+func TestIdleForReal(t *testing.T) {
+	binary, err := proc.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Idle(t.Context(), IdleConfig{Binary: binary, Shards: 2, Settle: time.Millisecond, Duration: 200 * time.Millisecond})
+	if err != nil || len(r.Nodes) != 3 || r.Nodes[2].RSSMiB < 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := Idle(t.Context(), IdleConfig{Binary: binary, Duration: maxDuration + 1}); err == nil {
+		t.Error("a measurement of more than an hour was begun")
+	}
+}

@@ -138,6 +138,9 @@ func (p *Process) CPU() (time.Duration, error) {
 	return cpuOf(p.PID())
 }
 
+// RSS is the resident memory of the running process, in bytes.
+func (p *Process) RSS() (int64, error) { return rssOf(p.PID()) }
+
 // exited is the error for a process that ended too early.
 func (p *Process) exited() error {
 	return fmt.Errorf("proc: %s (%v): %w%s", p.Name, p.cmd.ProcessState, ErrExited, p.tail())

@@ -33,6 +33,20 @@ func cpuOf(pid int) (time.Duration, error) {
 	return parseStat(b)
 }
 
+// rssOf reads a running process's resident memory in bytes, see
+// proc_pid_statm(5).
+func rssOf(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, fmt.Errorf("proc: resident memory: %w", err)
+	}
+	var all, resident int64
+	if _, err := fmt.Sscan(string(b), &all, &resident); err != nil {
+		return 0, fmt.Errorf("proc: resident memory: %w", err)
+	}
+	return resident * int64(os.Getpagesize()), nil
+}
+
 // parseStat adds fields 14 and 15, utime and stime. The second field is the
 // command in parentheses and may itself hold spaces and parentheses.
 func parseStat(b []byte) (time.Duration, error) {

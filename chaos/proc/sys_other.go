@@ -19,3 +19,7 @@ func procAttr(detach bool) *syscall.SysProcAttr {
 func cpuOf(int) (time.Duration, error) {
 	return 0, errors.New("proc: cpu time of a running process is known on Linux only")
 }
+
+func rssOf(int) (int64, error) {
+	return 0, errors.New("proc: resident memory of a process is known on Linux only")
+}

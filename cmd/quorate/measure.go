@@ -13,7 +13,20 @@ import (
 type benchCmd struct {
 	Lifecycle     benchLifecycleCmd     `cmd:"" help:"Lifecycles a second on three node processes."`
 	Raftstore     benchRaftstoreCmd     `cmd:"" help:"Proposals a second through replication alone, in three processes."`
+	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
+}
+
+type benchIdleCmd struct {
+	Shards   int           `default:"4" help:"Task shards."`
+	Duration time.Duration `default:"20s" help:"How long to measure."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchIdleCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Idle(ctx, bench.IdleConfig{Shards: c.Shards, Duration: c.Duration, JSON: c.JSON, Out: con.out})
+	return err
 }
 
 type benchRaftstoreCmd struct {
