@@ -31,6 +31,7 @@ func (n *core) Doctor(ctx context.Context) (api.Doctor, error) {
 	add(4, "handoff", "off", "", "task checkpoints and handoff are not part of this version")
 	checkCoordination(&c, add)
 	checkReplicas(&c, add)
+	n.checkPlacement(&c, add)
 	checkDisks(&c, add)
 	add(6, "verification", "off", "", "quality gates are not part of this version")
 	if err := n.checkLedger(ctx, add); err != nil {

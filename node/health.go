@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 )
 
@@ -49,4 +50,46 @@ func checkDisks(c *api.Cluster, add addCheck) {
 func (n *core) diskStatus() api.DiskStatus {
 	h := n.store.DiskHealth()
 	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, Low: h.Low, Stalled: h.Stalled}
+}
+
+// checkPlacement: does every shard have the replicas it should have, on nodes
+// that are there?
+func (n *core) checkPlacement(c *api.Cluster, add addCheck) {
+	alive := map[string]bool{}
+	waiting := 0
+	for _, x := range c.Nodes {
+		alive[x.NodeID] = x.State == "alive"
+		if x.Role == "joining" || x.Role == "draining" || x.Role == "removing" {
+			waiting++
+		}
+	}
+	var thin, moving []string
+	for _, s := range c.Shards {
+		live := 0
+		for _, v := range s.Voters {
+			if alive[v] {
+				live++
+			}
+		}
+		if s.Moving {
+			moving = append(moving, shardName(s.Shard))
+		}
+		if live < ledger.ReplicationFactor {
+			thin = append(thin, fmt.Sprintf("%d (%d of %d)", s.Shard, live, ledger.ReplicationFactor))
+		}
+	}
+	invites := 0
+	n.control.view(func(ctl *ledger.Control) { invites = len(ctl.Invites()) })
+	switch {
+	case len(n.id.Voters) == 1 && len(c.Nodes) == 1:
+		add(5, "placement", "warn", "quorate node add --node-id ID, then start that node with --join; three nodes survive the loss of one", "one node: nothing is replicated")
+	case len(thin) > 0:
+		add(5, "placement", "warn", "start the missing node again; if it is lost for good: quorate node remove ID, then quorate node add --node-id NEW", "under-replicated: shard %s", strings.Join(thin, ", "))
+	case len(moving) > 0 || waiting > 0:
+		add(5, "placement", "ok", "", "replicas are on their way: shard %s; %d nodes join or leave", strings.Join(moving, ", "), waiting)
+	case invites > 0:
+		add(5, "placement", "ok", "", "every shard has %d replicas where it belongs; %d admitted nodes have not come", ledger.ReplicationFactor, invites)
+	default:
+		add(5, "placement", "ok", "", "every shard has %d replicas where it belongs", ledger.ReplicationFactor)
+	}
 }

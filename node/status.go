@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -80,6 +81,9 @@ func (n *core) shardStatus(shard uint32) api.ShardStatus {
 			out.Diverged = append(out.Diverged, n.nodeName(id))
 		}
 		out.LedgerSize, out.LedgerHead = h.Seq, hex.EncodeToString(h.Hash[:])
+		for _, v := range st.Learners {
+			out.Learners = append(out.Learners, n.nodeName(v))
+		}
 		for _, v := range st.Voters {
 			out.Voters = append(out.Voters, n.nodeName(v))
 			if st.Leader == n.id.RaftID && v != n.id.RaftID && (!n.peers.Up(v) || !caughtUp(&st, v)) {
@@ -87,7 +91,22 @@ func (n *core) shardStatus(shard uint32) api.ShardStatus {
 			}
 		}
 	}
+	n.placeStatus(&out)
 	return out
+}
+
+// placeStatus says where a shard belongs, and whether it is there.
+func (n *core) placeStatus(out *api.ShardStatus) {
+	p, ok := n.placement(out.Shard)
+	if !ok {
+		return
+	}
+	out.Epoch = p.Epoch
+	for _, v := range p.Voters {
+		out.Placed = append(out.Placed, n.nodeName(v))
+	}
+	want, have := slices.Sorted(slices.Values(out.Placed)), slices.Sorted(slices.Values(out.Voters))
+	out.Moving = !slices.Equal(want, have)
 }
 
 // nodeName is a voter's node ID; a raft ID that nobody knows is shown as such.
@@ -164,8 +183,11 @@ func (n *core) Cluster(ctx context.Context) (api.Cluster, error) {
 }
 
 func (n *core) clusterNodes(c *api.Cluster, all map[uint64]stats) {
-	known := map[uint64]ledger.Node{}
+	known, roles := map[uint64]ledger.Node{}, map[uint64]string{}
 	n.control.view(func(ctl *ledger.Control) {
+		for _, m := range ctl.Members() {
+			roles[m.RaftID] = m.State.String()
+		}
 		for _, x := range ctl.Nodes() {
 			known[x.RaftID] = x
 		}
@@ -175,6 +197,9 @@ func (n *core) clusterNodes(c *api.Cluster, all map[uint64]stats) {
 		s, alive := all[v.RaftID]
 		ns := api.NodeStatus{NodeID: v.NodeID, RaftID: fmt.Sprintf("%016x", v.RaftID), APIAddr: x.APIAddr, PeerAddr: x.PeerAddr,
 			GossipAddr: x.GossipAddr, State: "unreachable", Role: "member", Version: x.Version}
+		if role := roles[v.RaftID]; role != "" {
+			ns.Role = role
+		}
 		if alive {
 			ns.Disk = &s.Disk
 			ns.State, ns.Leads, ns.Agents, ns.Version = "alive", len(s.Led), s.Sessions, s.Version

@@ -66,10 +66,10 @@ func (c *statusCmd) Run(ctx context.Context, con console) error {
 				leader = paint(w, red, "none")
 			}
 			rows = append(rows, []string{strconv.Itoa(int(s.Shard)), s.Kind, leader, strconv.FormatUint(s.Term, 10), strconv.FormatUint(s.Applied, 10),
-				strconv.FormatUint(s.Checkpoint, 10), strconv.FormatUint(s.LedgerSize, 10), dash(strings.Join(s.Lagging, ","))})
+				strconv.FormatUint(s.Checkpoint, 10), strconv.FormatUint(s.LedgerSize, 10), voters(s), dash(strings.Join(s.Lagging, ","))})
 		}
 		fmt.Fprintln(w)
-		table(w, "SHARD KIND LEADER TERM APPLIED CHECKPOINT RECORDS LAGGING", rows)
+		table(w, "SHARD KIND LEADER TERM APPLIED CHECKPOINT RECORDS VOTERS LAGGING", rows)
 	}
 	if len(v.Queue) > 0 {
 		var rows [][]string
@@ -81,6 +81,19 @@ func (c *statusCmd) Run(ctx context.Context, con console) error {
 	}
 	fmt.Fprintf(w, "\ntasks   %s\nagents  %s\n", counts(v.Tasks), counts(v.Agents))
 	return nil
+}
+
+// voters lists where a shard is, learners with a plus; an arrow where it should
+// be instead.
+func voters(s api.ShardStatus) string {
+	text := strings.Join(s.Voters, ",")
+	for _, l := range s.Learners {
+		text += ",+" + l
+	}
+	if s.Moving {
+		text += " -> " + strings.Join(s.Placed, ",")
+	}
+	return dash(text)
 }
 
 func counts(m map[string]int) string {

@@ -28,7 +28,7 @@ type NodeStatus struct {
 	PeerAddr   string      `json:"peer_addr"`
 	GossipAddr string      `json:"gossip_addr"`
 	State      string      `json:"state" enum:"alive,unreachable,left"`
-	Role       string      `json:"role" enum:"member,gateway"`
+	Role       string      `json:"role" enum:"member,gateway,joining,draining,removing"`
 	Leads      int         `json:"leads_shards"`
 	Agents     int         `json:"connected_agents"`
 	Version    string      `json:"version,omitempty"`
@@ -54,6 +54,10 @@ type ShardStatus struct {
 	Checkpoint   uint64   `json:"checkpoint_index"`
 	LogEntries   uint64   `json:"log_entries"`
 	Voters       []string `json:"voters"`
+	Learners     []string `json:"learners,omitempty"`
+	Placed       []string `json:"placed" doc:"Where its voters belong; the first should lead"`
+	Epoch        uint64   `json:"placement_epoch"`
+	Moving       bool     `json:"moving" doc:"Its voters are not where they belong yet"`
 	Lagging      []string `json:"lagging,omitempty"`
 	LedgerSize   uint64   `json:"ledger_records"`
 	LedgerHead   string   `json:"ledger_head" doc:"Hex SHA-256 of the chain"`
