@@ -2,9 +2,12 @@ package raftstore
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // gather puts n checkpoints while the first is being written, and returns the groups that were written.
@@ -71,5 +74,39 @@ func TestFailedGroup(t *testing.T) {
 	groups, errs := gather(t, 3, func(*stateWrite) error { return broken })
 	if len(groups) != 1 || errs[0] != nil || errs[1] != broken || errs[2] != broken {
 		t.Errorf("groups %v, errors %v", groups, errs)
+	}
+}
+
+// TestGroupOfChanges: shards with and without changes are ingested together, several times over the same keys, and every
+// checkpoint and row is there.
+func TestGroupOfChanges(t *testing.T) {
+	w := newCluster(t, 1, 1, nil)
+	d := w.nodes[1].store.Load().state
+	const shards = 6
+	for round := uint64(1); round <= 3; round++ {
+		var writes []*stateWrite
+		for shard := uint32(10); shard < 10+shards; shard++ {
+			sw := &stateWrite{shard: shard, c: checkpoint{index: round, term: 1, conf: &pb.ConfState{Voters: []uint64{1}}}}
+			if shard%3 != 0 {
+				sw.changes.Puts = []KV{{[]byte("b"), []byte{byte(round)}}, {[]byte("a"), []byte{byte(shard)}}}
+			}
+			if round == 3 && shard%3 == 1 {
+				sw.changes.Puts, sw.changes.Deletes = nil, [][]byte{[]byte("a")}
+			}
+			writes = append(writes, sw)
+		}
+		if err := d.write(fmt.Sprintf("test-%d", round), writes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for shard := uint32(10); shard < 10+shards; shard++ {
+		c, found, err := d.checkpoint(shard)
+		if err != nil || !found || c.index != 3 {
+			t.Errorf("shard %d: checkpoint %+v, %v, %v", shard, c, found, err)
+		}
+		_, found, err = stateReader{d, shard}.Get([]byte("a"))
+		if want := shard%3 == 2; err != nil || found != want {
+			t.Errorf("shard %d: row found %v (%v), want %v", shard, found, err, want)
+		}
 	}
 }
