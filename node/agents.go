@@ -222,6 +222,12 @@ func (n *core) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.H
 		return api.HeartbeatAck{}, err
 	}
 	load := h.Load
+	n.roster.says(id, load)
+	if b, err := json.Marshal(sighting{Agent: id, Load: &load}); err == nil {
+		for _, v := range n.others() {
+			_ = n.peers.Notify(v.RaftID, notifyLoad, b) // said again with the next heartbeat
+		}
+	}
 	_, err := onLeader(ctx, n, controlShard, methodSeen, []sighting{{Agent: id, Load: &load, Current: h.CurrentTasks, State: state, Node: n.id.NodeID}}, n.seenHere)
 	if err != nil {
 		return api.HeartbeatAck{}, err
@@ -274,6 +280,7 @@ func (n *core) seatOf(ctx context.Context, id string) (*seat, error) {
 	s.mu.waiting = map[*sched.Worker]struct{}{}
 	for _, c := range a.Capabilities {
 		s.caps = append(s.caps, c.Action+":"+c.Target)
+		s.declared += float64(c.ConfidenceMillis) / 1000 / float64(len(a.Capabilities))
 	}
 	n.seats.Lock()
 	defer n.seats.Unlock()
@@ -309,6 +316,9 @@ func (n *core) agentEvents(events []ledger.AgentEvent) {
 		case ledger.AgentUnresponsive, ledger.AgentOffline, ledger.AgentGone:
 			n.unseat(e.ID)
 			n.holds.dropAgent(e.ID)
+			if e.State == ledger.AgentGone {
+				n.roster.forget(e.ID)
+			}
 			n.background(func() { n.expireAgent(e.ID) })
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"regexp"
 	"time"
+
+	"github.com/quorate/quorate/sched"
 )
 
 // policy is what decides about intents: Policy first, then AutoApprove.
@@ -65,12 +67,20 @@ type Config struct {
 	// AuditLevel is "hash" (default: audit records are hashed into Merkle trees
 	// as they come, for checkpoints and proofs) or "log" (they are kept only).
 	AuditLevel string
+	// RankSuccess, RankLoad and RankTrust weigh what agents are ranked by:
+	// success·s + trust·t − load·l; default, when all are 0: 1, 0.3 and 0.3.
+	RankSuccess, RankLoad, RankTrust float64
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 
 	healthyFor time.Duration // tests only; 0: healthyFor
+}
+
+// ranking is the part of the scheduler's configuration that ranks.
+func (c *Config) ranking() sched.Config {
+	return sched.Config{WeightSuccess: c.RankSuccess, WeightLoad: c.RankLoad, WeightTrust: c.RankTrust}.WithDefaults()
 }
 
 // Limits of a configuration.
@@ -157,6 +167,9 @@ func (c Config) validate() error {
 		if ip := net.ParseIP(host); !c.InsecureListen && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			bad("%s address %q is outside loopback and there is no TLS yet: use 127.0.0.1, or --insecure-listen on a network you trust", a.name, a.addr)
 		}
+	}
+	if err := c.ranking().Validate(); err != nil {
+		bad("ranking of agents: %w", err)
 	}
 	return errors.Join(errs...)
 }

@@ -44,6 +44,7 @@ type core struct {
 	holds    *holds
 	depths   *depths
 	roster   *roster
+	rater    *rater
 	sessions *sessions
 	waiters  *waiters
 	metrics  *metrics
@@ -73,11 +74,13 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	n.control.mu.control = ledger.NewControl(nil, nil) // empty until there is a replica
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.roster = newRoster(n.nowMillis)
+	rank := cfg.ranking()
+	n.rater = &rater{weights: rankWeights{rank.WeightSuccess, rank.WeightLoad, rank.WeightTrust}, view: n.viewAgents, now: n.nowMillis}
 	n.metrics = newMetrics()
 	n.seats.of = map[string]*seat{}
 	key := sha256.Sum256(append([]byte("quorate cursor key v1\x00"), id.ClusterID[:]...))
 	n.cursorKey = key[:]
-	n.sched = sched.New(sched.Config{NowMillis: n.nowMillis, OnBacklog: func() {
+	n.sched = sched.New(sched.Config{NowMillis: n.nowMillis, WeightSuccess: rank.WeightSuccess, WeightLoad: rank.WeightLoad, WeightTrust: rank.WeightTrust, OnBacklog: func() {
 		select {
 		case n.backlog <- struct{}{}:
 		default:
@@ -165,7 +168,7 @@ func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (r
 		return n.control, nil
 	}
 	d := newDesk(shard, n.pushReady)
-	d.now = n.nowMillis
+	d.now, d.why = n.nowMillis, n.rater.choose
 	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, mail: n.mail, lead: n.onLead, follow: n.onFollow}
 	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
 	n.replicas.put(shard, taskReplica{m, d})
@@ -188,6 +191,7 @@ func (n *core) pushReady(list []ready) {
 // taskEvents runs on every replica after its desk has seen the events.
 func (n *core) taskEvents(shard uint32, events []ledger.Event) {
 	n.watchRollbacks(shard, events)
+	n.roster.applied(events)
 	n.waiters.applied(events)
 	if gone := n.holds.applied(events); len(gone) > 0 {
 		n.sessions.tell(gone)

@@ -21,8 +21,9 @@ import (
 // desk is alone, so they increase strictly per task.
 type desk struct {
 	shard uint32
-	push  func([]ready) // hands ready tasks to the scheduler; called without the lock
-	now   func() int64  // for leases that are in the log
+	push  func([]ready)                          // hands ready tasks to the scheduler; called without the lock
+	now   func() int64                           // for leases that are in the log
+	why   func(capability, agent string) *choice // called with the lock held
 
 	mu struct {
 		sync.Mutex
@@ -59,14 +60,15 @@ type ready struct {
 type slot struct {
 	gen     uint32
 	brief   ledger.Brief
-	epoch   uint64 // the newest lease's
-	last    string // the agent it was given to
-	old     bool   // open since before the term: an earlier leader may have leased it
-	lease   lease  // agent == "" when nobody holds it
-	ending  bool   // a completion is on its way through the log: hands off
-	nextTry int64  // do not propose what is due again before
-	leasing bool   // a lease is on its way through the log
-	shelved bool   // refused to who asked: offered again at nextTry
+	epoch   uint64  // the newest lease's
+	last    string  // the agent it was given to
+	old     bool    // open since before the term: an earlier leader may have leased it
+	lease   lease   // agent == "" when nobody holds it
+	ending  bool    // a completion is on its way through the log: hands off
+	nextTry int64   // do not propose what is due again before
+	leasing bool    // a lease is on its way through the log
+	why     *choice // of the newest lease's agent; nil: not known
+	shelved bool    // refused to who asked: offered again at nextTry
 }
 
 // lease is who works on a task and until when.
@@ -90,7 +92,7 @@ const (
 )
 
 func newDesk(shard uint32, push func([]ready)) *desk {
-	d := &desk{shard: shard, push: push, now: func() int64 { return 0 }}
+	d := &desk{shard: shard, push: push, now: func() int64 { return 0 }, why: func(string, string) *choice { return nil }}
 	d.mu.byID = map[ledger.TaskID]uint32{}
 	d.mu.lastSeen = map[ledger.TaskID]uint64{}
 	return d

@@ -23,6 +23,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 	if d.mu.term == 0 || !d.mu.opened {
 		return out
 	}
+	var why *choice
 	for _, h := range handles {
 		i, ok := d.slotOf(h)
 		if !ok {
@@ -32,7 +33,10 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending || s.leasing || s.brief.Self {
 			continue
 		}
-		if s.brief.Logged {
+		if why == nil || why.of.capability != s.brief.Capability {
+			why = d.why(s.brief.Capability, agent)
+		}
+		if s.why = why; s.brief.Logged {
 			s.leasing = true
 			out = append(out, grant{id: s.brief.ID, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1, logged: true})
 			continue

@@ -30,7 +30,9 @@ type seat struct {
 	agent string
 	caps  []string
 	max   int // max_concurrent_tasks; 0 = no limit
-	mu    struct {
+	// declared is the mean of the success rates its manifest declares.
+	declared float64
+	mu       struct {
 		sync.Mutex
 		idle    []*sched.Worker
 		waiting map[*sched.Worker]struct{}
@@ -40,16 +42,17 @@ type seat struct {
 }
 
 // worker takes a scheduler worker for one lease call.
-func (s *seat) worker(sc *sched.Scheduler, success float64) *sched.Worker {
+func (s *seat) worker(sc *sched.Scheduler, at standing) *sched.Worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.turn++
 	if n := len(s.mu.idle); n > 0 {
 		w := s.mu.idle[n-1]
 		s.mu.idle = s.mu.idle[:n-1]
+		w.Update(at.success, at.load, at.trust)
 		return w
 	}
-	return sc.AddWorker(sched.WorkerConfig{Name: s.agent, Capabilities: s.caps, Success: success})
+	return sc.AddWorker(sched.WorkerConfig{Name: s.agent, Capabilities: s.caps, Success: at.success, Load: at.load, Trust: at.trust})
 }
 
 // done puts a worker back, or away if the seat was closed meanwhile.
@@ -131,7 +134,7 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 	n.roster.seen(req.AgentID)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(req.WaitSeconds*float64(time.Second))+time.Millisecond)
 	defer cancel()
-	w := seat.worker(n.sched, n.roster.success(req.AgentID))
+	w := seat.worker(n.sched, n.standing(seat))
 	defer seat.done(w)
 	for {
 		room := max(req.Max, 1)
@@ -233,6 +236,7 @@ func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, room int) []g
 
 // leaseHandles turns scheduler handles into leases at their desks.
 func (n *core) leaseHandles(hs []sched.Handle, agent string, node uint64) []grant {
+	n.rater.refresh()
 	now := n.nowMillis()
 	var out []grant
 	for len(hs) > 0 {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 )
@@ -53,6 +54,11 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 
 func (n *core) notified(from uint64, kind uint8, body []byte) {
 	switch kind {
+	case notifyLoad:
+		var s sighting
+		if json.Unmarshal(body, &s) == nil && s.Load != nil {
+			n.roster.says(s.Agent, *s.Load)
+		}
 	case notifyDepths:
 		n.heard(from, body)
 	case notifySession:

@@ -18,8 +18,9 @@ type roster struct {
 	mu  struct {
 		sync.Mutex
 		fresh map[string]int64      // seen here since the last flush: when
-		of    map[string]*agentView // the leader's view
-		score map[string]*tally     // attempts settled through this node
+		view  map[string]*agentView // the leader's view
+		loads map[string]float64    // as agents reported, here or at a peer
+		score map[string]*tally     // attempts, since this node started
 	}
 }
 
@@ -29,9 +30,6 @@ type agentView struct {
 	current    int
 	node       string
 }
-
-// tally counts an agent's attempts.
-type tally struct{ completed, failed uint64 }
 
 // sighting is news of one agent.
 type sighting struct {
@@ -51,8 +49,9 @@ type goneRequest struct {
 func newRoster(now func() int64) *roster {
 	r := &roster{now: now}
 	r.mu.fresh = map[string]int64{}
-	r.mu.of = map[string]*agentView{}
+	r.mu.view = map[string]*agentView{}
 	r.mu.score = map[string]*tally{}
+	r.mu.loads = map[string]float64{}
 	return r
 }
 
@@ -63,31 +62,62 @@ func (r *roster) seen(id string) {
 	r.mu.fresh[id] = r.now()
 }
 
-// settled counts an attempt's end.
-func (r *roster) settled(id string, completed bool) {
+// applied counts what events say of agents' attempts.
+func (r *roster) applied(events []ledger.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.mu.score[id]
-	if t == nil {
-		t = &tally{}
-		r.mu.score[id] = t
-	}
-	if completed {
-		t.completed++
-	} else {
-		t.failed++
+	for i := range events {
+		e := &events[i]
+		if e.Agent == "" {
+			continue
+		}
+		t := r.mu.score[e.Agent]
+		if t == nil {
+			if len(r.mu.score) >= maxSeats {
+				continue
+			}
+			t = &tally{}
+			r.mu.score[e.Agent] = t
+		}
+		switch {
+		case e.Settled && e.State == ledger.StateCompleted:
+			t.completed++
+		case e.Settled:
+			t.failed++
+		case e.From == ledger.StateReady || e.From == ledger.StateRunning:
+			switch e.State {
+			case ledger.StateReady, ledger.StateSubmitted, ledger.StateFailed, ledger.StateUnknown:
+				t.lost++
+			}
+		}
 	}
 }
 
-// success is the smoothed share of completed attempts: two made-up attempts,
-// one of each kind, stand for ignorance (Laplace's rule of succession).
-func (r *roster) success(id string) float64 {
+// says notes the load an agent reports.
+func (r *roster) says(id string, load float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t := r.mu.score[id]; t != nil {
-		return float64(t.completed+1) / float64(t.completed+t.failed+2)
+	if _, ok := r.mu.loads[id]; ok || len(r.mu.loads) < maxSeats {
+		r.mu.loads[id] = load
 	}
-	return 0.5
+}
+
+// of is an agent's attempts and the load it reported.
+func (r *roster) of(id string) (t tally, load float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.mu.score[id]; x != nil {
+		t = *x
+	}
+	return t, r.mu.loads[id]
+}
+
+// forget drops what is known of an agent that is gone.
+func (r *roster) forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.mu.score, id)
+	delete(r.mu.loads, id)
 }
 
 func (r *roster) takeFresh(nodeID string) []sighting {
@@ -108,10 +138,10 @@ func (r *roster) merge(list []sighting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range list {
-		v := r.mu.of[s.Agent]
+		v := r.mu.view[s.Agent]
 		if v == nil {
 			v = &agentView{}
-			r.mu.of[s.Agent] = v
+			r.mu.view[s.Agent] = v
 		}
 		v.lastMillis, v.node = max(v.lastMillis, now-s.Age), s.Node
 		if s.Load != nil {
@@ -125,9 +155,9 @@ func (r *roster) restart(ids []string) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	clear(r.mu.of)
+	clear(r.mu.view)
 	for _, id := range ids {
-		r.mu.of[id] = &agentView{lastMillis: now}
+		r.mu.view[id] = &agentView{lastMillis: now}
 	}
 }
 
@@ -135,10 +165,10 @@ func (r *roster) restart(ids []string) {
 func (r *roster) last(id string) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := r.mu.of[id]
+	v := r.mu.view[id]
 	if v == nil {
 		v = &agentView{lastMillis: r.now()}
-		r.mu.of[id] = v
+		r.mu.view[id] = v
 	}
 	return v.lastMillis
 }
@@ -146,14 +176,16 @@ func (r *roster) last(id string) int64 {
 // describe lays the leader's view over an agent's replicated state.
 func (r *roster) describe(a *api.Agent) {
 	r.mu.Lock()
-	if v := r.mu.of[a.AgentID]; v != nil {
+	if v := r.mu.view[a.AgentID]; v != nil {
 		a.LastHeartbeat, a.Load, a.CurrentTasks, a.NodeID = timePtr(v.lastMillis), v.load, v.current, v.node
 	}
-	if t := r.mu.score[a.AgentID]; t != nil {
-		a.Completed, a.Failed = t.completed, t.failed
+	var t tally
+	if x := r.mu.score[a.AgentID]; x != nil {
+		t = *x
 	}
 	r.mu.Unlock()
-	a.Success = r.success(a.AgentID)
+	a.Completed, a.Failed = t.completed, t.failed
+	a.Success = t.success(declared(a.Capabilities))
 }
 
 // flushSeen sends what was seen here to the control leader. Lost news is

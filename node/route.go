@@ -38,6 +38,7 @@ const (
 	notifyGiveBack
 
 	notifyLeads uint8 = 60
+	notifyLoad  uint8 = 50 // what an agent says of its load
 )
 
 // Timings of routing.

@@ -3,9 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/quorate/quorate/ledger"
@@ -216,101 +214,5 @@ func (n *core) settleVerdict(v *api.SettleVerdict, s *api.Settlement, id ledger.
 	}
 	if !v.Replayed {
 		n.metrics.settled.WithLabelValues(s.Verdict).Inc()
-		n.roster.settled(s.AgentID, s.Verdict == "complete")
 	}
-}
-
-// Why says where a task stands and what it waits for.
-func (n *core) Why(ctx context.Context, id string) (api.Why, error) {
-	tid, err := n.taskID(id)
-	if err != nil {
-		return api.Why{}, err
-	}
-	return onLeader(ctx, n, tid.Shard(), methodWhy, tid, n.whyHere)
-}
-
-func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
-	t, err := n.taskHere(ctx, id)
-	if err != nil {
-		return api.Why{}, err
-	}
-	w := api.Why{TaskID: t.TaskID, State: t.State}
-	capability := t.Action + ":" + t.Target
-	switch t.State {
-	case "submitted":
-		if len(t.WaitsFor) > 0 {
-			w.Summary, w.Details = fmt.Sprintf("waits for %d tasks to complete", len(t.WaitsFor)), t.WaitsFor
-			break
-		}
-		w.Summary = "waits until " + t.NotBefore.Format(time.RFC3339)
-		if t.Attempts > 0 {
-			w.Summary += fmt.Sprintf(" (backoff after attempt %d: %s)", t.Attempts, t.LastError)
-		}
-	case "awaiting_approval":
-		w.Summary = fmt.Sprintf("waits for approval: %d of %d", len(t.ApprovedBy), t.ApproversNeeded)
-		w.Details = append(w.Details, "quorate task approve "+t.TaskID)
-		for _, a := range t.ApprovedBy {
-			w.Details = append(w.Details, "approved by "+a.By)
-		}
-	case "unknown":
-		w.Summary = fmt.Sprintf("in doubt: %s performed it at epoch %d and disappeared (%s)", t.AgentID, t.Epoch, t.LastError)
-		if t.VerifyTaskID != "" {
-			w.Details = append(w.Details, "asked: "+t.VerifyTaskID)
-		}
-		w.Details = append(w.Details, "its agent may still complete or fail it; or: quorate task resolve "+t.TaskID)
-	case "rolling_back":
-		w.Summary = "is being undone by " + t.RollbackTaskID
-		if t.Role == "saga" {
-			w.Summary = fmt.Sprintf("undoes its session: %d of %d steps", t.StepsDone, len(t.Steps))
-		}
-	case "ready":
-		if t.SelfLeased {
-			w.Summary = "waits for its agent to declare it again"
-			break
-		}
-		w.Summary, w.Details = n.whyWaiting(capability)
-	case "assigned", "running":
-		if t.LeaseExpires == nil {
-			w.Summary = fmt.Sprintf("given to %s, epoch %d", t.AgentID, t.Epoch)
-			break
-		}
-		w.Summary = fmt.Sprintf("given to %s, epoch %d, lease until %s", t.AgentID, t.Epoch, t.LeaseExpires.Format(time.RFC3339))
-		w.Details = append(w.Details, fmt.Sprintf("%s: measured success %.2f", t.AgentID, n.roster.success(t.AgentID)))
-	default:
-		w.Summary = "ended: " + t.State
-		if t.LastError != "" {
-			w.Summary += ": " + t.LastError
-		}
-	}
-	return w, nil
-}
-
-// whyWaiting explains a ready task that nobody has taken.
-func (n *core) whyWaiting(capability string) (string, []string) {
-	action, target, _ := api.SplitCapability(capability)
-	var able, well int
-	var details []string
-	n.control.view(func(c *ledger.Control) {
-		for _, a := range c.Agents() {
-			if !canDo(a.Capabilities, action, target) {
-				continue
-			}
-			able++
-			if a.State == ledger.AgentHealthy {
-				well++
-			} else {
-				details = append(details, fmt.Sprintf("%s could, but is %s: %s", a.ID, a.State, a.Reason))
-			}
-		}
-	})
-	if well == 0 {
-		return fmt.Sprintf("waits: no worker can do %s (%d could, none is healthy)", capability, able), details
-	}
-	ahead := 0
-	for _, d := range n.sched.Depths() {
-		if d.Capability == capability {
-			ahead = d.Queued
-		}
-	}
-	return fmt.Sprintf("waits: among %d of its class, for one of %d healthy workers", max(ahead, 1), well), details
 }

@@ -48,7 +48,8 @@ type Config struct {
 	WeightSuccess, WeightLoad, WeightTrust float64
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults fills in what is zero.
+func (c Config) WithDefaults() Config {
 	if c.NowMillis == nil {
 		c.NowMillis = func() int64 { return time.Now().UnixMilli() }
 	}
@@ -133,7 +134,7 @@ func New(cfg Config) *Scheduler {
 	if err := cfg.Validate(); err != nil {
 		panic(err)
 	}
-	s := &Scheduler{cfg: cfg.withDefaults(), maxSpinners: int32(runtime.GOMAXPROCS(0)+1) / 2}
+	s := &Scheduler{cfg: cfg.WithDefaults(), maxSpinners: int32(runtime.GOMAXPROCS(0)+1) / 2}
 	s.classes.Store(&[]*class{})
 	s.names.Store(&map[string]Class{})
 	s.workers.Store(&[]atomic.Pointer[Worker]{})

@@ -52,6 +52,9 @@ type startCmd struct {
 	DiskReserve     int64         `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
 	AuditLevel      string        `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string      `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
+	RankSuccess     float64       `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
+	RankLoad        float64       `help:"Weight of load."`
+	RankTrust       float64       `help:"Weight of trust."`
 	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
 	Pprof           string        `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
 	logFlags        `embed:""`
@@ -86,7 +89,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
+		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
 	if err != nil {
 		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}

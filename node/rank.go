@@ -1,0 +1,255 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/sched"
+)
+
+const (
+	// priorAttempts is how many attempts the declared success rate counts for:
+	// after so many measured ones, it is half of the estimate.
+	priorAttempts = 4
+	// rankFreshMs is for how long agents once rated are not rated again.
+	rankFreshMs = 1000
+	// rankShown is how many of a capability's best agents are kept with an
+	// assignment, to say why they were not taken.
+	rankShown = 4
+)
+
+// standing is what an agent is ranked by; each from 0 to 1.
+type standing struct {
+	success float64 // measured, with the declared rate as prior
+	load    float64 // the larger of what it says and what it holds of its limit
+	trust   float64 // smoothed share of leases it ended itself, and did not lose
+}
+
+func (w *rankWeights) score(s standing) float64 {
+	return w.success*s.success + w.trust*s.trust - w.load*s.load
+}
+
+type rankWeights struct{ success, load, trust float64 }
+
+// rated is an agent in a ranking.
+type rated struct {
+	agent string
+	standing
+}
+
+// ranking is who could do a capability when it was made; never changed after.
+type ranking struct {
+	capability string
+	weights    rankWeights
+	best       []rated // best first, at most rankShown
+	unable     string  // an agent that is well and can't
+}
+
+// choice is why an agent was given tasks of one capability; shared by those it
+// was given at once.
+type choice struct {
+	standing
+	of *ranking
+}
+
+// say explains the choice of agent.
+func (c *choice) say(agent string) string {
+	out := fmt.Sprintf("given to %s: success %s, load %s, trust %s", agent, share(c.success), share(c.load), share(c.trust))
+	mine := c.of.weights.score(c.standing)
+	for _, r := range c.of.best {
+		if r.agent == agent {
+			continue
+		}
+		if c.of.weights.score(r.standing) > mine {
+			out += fmt.Sprintf("; %s ranked higher and was not asking", r.agent)
+		} else {
+			out += fmt.Sprintf("; %s lost on %s", r.agent, c.of.weights.decisive(c.standing, r.standing))
+		}
+	}
+	if c.of.unable != "" {
+		out += fmt.Sprintf("; %s lacks %s", c.of.unable, c.of.capability)
+	}
+	return out
+}
+
+// decisive names what the loser lost most by.
+func (w *rankWeights) decisive(won, lost standing) string {
+	by, most := "its turn", 1e-9
+	for _, x := range []struct {
+		name string
+		by   float64
+	}{{"success", w.success * (won.success - lost.success)}, {"load", w.load * (lost.load - won.load)}, {"trust", w.trust * (won.trust - lost.trust)}} {
+		if x.by > most {
+			by, most = x.name, x.by
+		}
+	}
+	return by
+}
+
+// share prints 0.94 as .94.
+func share(x float64) string {
+	return strings.TrimPrefix(fmt.Sprintf("%.2f", x), "0")
+}
+
+// rater rates agents, at most once in rankFreshMs.
+type rater struct {
+	weights rankWeights
+	view    func() []ratedAgent
+	now     func() int64
+	current atomic.Pointer[ratings]
+	making  sync.Mutex
+}
+
+// ratedAgent is an agent as the rater sees it.
+type ratedAgent struct {
+	id   string
+	caps []ledger.CapabilitySpec
+	well bool
+	load float64
+	t    tally
+}
+
+// ratings are every agent's at one time. Rankings made of them are found in
+// of, and do not keep them alive.
+type ratings struct {
+	at     int64
+	agents []ratedAgent // by ID
+	of     sync.Map     // capability → *ranking
+}
+
+// refresh rates the agents again if it is time. Call it with no lock held.
+func (r *rater) refresh() {
+	now := r.now()
+	if c := r.current.Load(); c != nil && now-c.at < rankFreshMs {
+		return
+	}
+	if !r.making.TryLock() {
+		return // somebody is at it
+	}
+	defer r.making.Unlock()
+	r.current.Store(&ratings{at: now, agents: r.view()})
+}
+
+// choose explains why agent gets tasks of capability; nil before the first
+// refresh, and for one that is not registered.
+func (r *rater) choose(capability, agent string) *choice {
+	c := r.current.Load()
+	if c == nil {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(c.agents, agent, func(a ratedAgent, id string) int { return cmp.Compare(a.id, id) })
+	if !ok {
+		return nil
+	}
+	s, _ := c.agents[i].standingFor(capability)
+	return &choice{standing: s, of: c.ranking(capability, r.weights)}
+}
+
+func (c *ratings) ranking(capability string, w rankWeights) *ranking {
+	if x, ok := c.of.Load(capability); ok {
+		return x.(*ranking)
+	}
+	x := &ranking{capability: capability, weights: w}
+	for i := range c.agents {
+		a := &c.agents[i]
+		s, able := a.standingFor(capability)
+		switch {
+		case !a.well:
+		case able:
+			x.best = append(x.best, rated{agent: a.id, standing: s})
+			if len(x.best) > 4*rankShown {
+				x.cut()
+			}
+		case x.unable == "":
+			x.unable = a.id
+		}
+	}
+	x.cut()
+	c.of.Store(capability, x)
+	return x
+}
+
+// cut keeps the best.
+func (x *ranking) cut() {
+	slices.SortStableFunc(x.best, func(a, b rated) int {
+		return cmp.Compare(x.weights.score(b.standing), x.weights.score(a.standing))
+	})
+	x.best = slices.Clone(x.best[:min(len(x.best), rankShown)])
+}
+
+// standingFor is the agent's standing for a capability, and whether it has it.
+func (a *ratedAgent) standingFor(capability string) (standing, bool) {
+	prior, able := 0.5, false
+	for _, c := range a.caps {
+		if sched.Matches([]string{c.Action + ":" + c.Target}, capability) {
+			prior, able = float64(c.ConfidenceMillis)/1000, true
+			break
+		}
+	}
+	return standing{success: a.t.success(prior), load: a.load, trust: a.t.trust()}, able
+}
+
+// tally counts an agent's attempts, as the log tells of them.
+type tally struct{ completed, failed, lost uint64 }
+
+// success is the posterior mean of a Beta distribution whose prior is the
+// declared rate, worth priorAttempts.
+func (t tally) success(prior float64) float64 {
+	return (float64(t.completed) + priorAttempts*prior) / (float64(t.completed+t.failed+t.lost) + priorAttempts)
+}
+
+// trust is Laplace's estimate that a lease is ended by its holder.
+func (t tally) trust() float64 {
+	ended := float64(t.completed + t.failed)
+	return (ended + 1) / (ended + float64(t.lost) + 2)
+}
+
+// declared is the mean of the rates that a manifest declares.
+func declared(caps []api.Capability) float64 {
+	if len(caps) == 0 {
+		return 0.5
+	}
+	sum := 0.0
+	for _, c := range caps {
+		if c.Confidence == nil {
+			sum += 0.5
+		} else {
+			sum += *c.Confidence
+		}
+	}
+	return sum / float64(len(caps))
+}
+
+// viewAgents is every agent as this node's replica and roster know it.
+func (n *core) viewAgents() []ratedAgent {
+	var out []ratedAgent
+	n.control.view(func(c *ledger.Control) {
+		for _, a := range c.Agents() {
+			out = append(out, ratedAgent{id: a.ID, caps: a.Capabilities, well: a.State == ledger.AgentHealthy, load: float64(a.MaxTasks)})
+		}
+	})
+	for i := range out {
+		a := &out[i]
+		limit := int(a.load)
+		a.t, a.load = n.roster.of(a.id)
+		if limit > 0 {
+			a.load = max(a.load, min(1, float64(n.holds.count(a.id))/float64(limit)))
+		}
+	}
+	return out
+}
+
+// standing is what an agent connected here is ranked by; declared is its prior.
+func (n *core) standing(s *seat) standing {
+	t, load := n.roster.of(s.agent)
+	if s.max > 0 {
+		load = max(load, min(1, float64(n.holds.count(s.agent))/float64(s.max)))
+	}
+	return standing{success: t.success(s.declared), load: load, trust: t.trust()}
+}

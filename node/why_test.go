@@ -1,0 +1,112 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
+)
+
+// Why, asked of any node, tells what the holder was chosen by, and what a
+// waiting task waits for.
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	n := c.nodes[0]
+	rate := func(x float64) *float64 { return &x }
+	for id, m := range map[string]api.Manifest{
+		"a": {Capabilities: []api.Capability{{Action: "deploy", Target: "sharepoint", Confidence: rate(.95)}}},
+		"b": {Capabilities: []api.Capability{{Action: "deploy", Target: "*", Confidence: rate(.95)}}},
+		"c": {Capabilities: []api.Capability{{Action: "audit", Target: "dtac"}}},
+	} {
+		m.AgentID = id
+		if _, err := n.Register(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.Heartbeat(t.Context(), "b", api.Heartbeat{Load: .9}); err != nil {
+		t.Fatal(err)
+	}
+	first := c.submit(n, api.TaskSpec{Action: "deploy", Target: "sharepoint", IdempotencyKey: "k1"})
+	second := c.submit(n, api.TaskSpec{Action: "deploy", Target: "sharepoint", IdempotencyKey: "k1b"})
+	why := func(of *Node, id, want string) {
+		t.Helper()
+		var got api.Why
+		c.eventually("why says "+want, func() error {
+			var err error
+			if got, err = of.Why(t.Context(), id); err == nil && !strings.Contains(got.Summary, want) {
+				return errNoTask(got.Summary)
+			}
+			return err
+		})
+	}
+	for _, of := range c.nodes {
+		why(of, first, "waits: the next of its class, for 2 healthy workers")
+	}
+	l := c.lease(n, "a", 5)
+	other := first
+	if l.TaskID == first {
+		other = second
+	}
+	for _, of := range c.nodes {
+		why(of, l.TaskID, "given to a: success .95, load .00, trust .50; b lost on load; c lacks deploy:sharepoint")
+	}
+	c.settle(n, "a", l, "complete")
+	why(n, l.TaskID, "ended: completed")
+	why(n, other, "waits: the next of its class")
+	lone := c.submit(n, api.TaskSpec{Action: "nobody", Target: "does"})
+	why(n, lone, "waits: no worker can do nobody:does")
+	if _, err := n.Heartbeat(t.Context(), "c", api.Heartbeat{State: api.AgentDraining}); err != nil {
+		t.Fatal(err)
+	}
+	drained := c.submit(n, api.TaskSpec{Action: "audit", Target: "dtac"})
+	why(n, drained, "waits: no worker can do audit:dtac (1 could, draining)")
+}
+
+// behind n of its class: the place among the shard's tasks nobody holds.
+func TestAhead(t *testing.T) {
+	d := newDesk(1, func([]ready) {})
+	d.lead(1, func(func(ledger.Brief) bool) {})
+	d.open(1, nil, 1)
+	for i := range 20 {
+		b := ledger.Brief{ID: ledger.NewTaskID(1, 1000+int64(i), uint64(i)), Capability: "a:x", State: ledger.StateReady, Priority: ledger.PriorityNormal, ReadyMillis: 1000 + int64(i)}
+		if i%2 == 1 {
+			b.Capability = "b:x"
+		}
+		d.applied([]ledger.Event{{Brief: b}})
+	}
+	if n := d.ahead(ledger.NewTaskID(1, 1018, 18)); n != 9 {
+		t.Errorf("behind %d of its class, want 9", n)
+	}
+}
+
+// The declared rate is a prior: attempts outweigh it; losing leases costs
+// trust. A loser is told what it lost by.
+func TestRatings(t *testing.T) {
+	if got := (tally{}).success(.9); got != .9 {
+		t.Errorf("nothing measured: %g", got)
+	}
+	if got := (tally{completed: 2, failed: 2}).success(.9); got < .69 || got > .71 {
+		t.Errorf("half of priorAttempts and half measured: %g", got)
+	}
+	if got := (tally{failed: 400}).success(1); got > .01 {
+		t.Errorf("400 failures: %g", got)
+	}
+	if got := (tally{completed: 8, lost: 9}).trust(); got < .47 || got > .48 {
+		t.Errorf("trust %g", got)
+	}
+	caps := []ledger.CapabilitySpec{{Action: "x", Target: "*", ConfidenceMillis: 900}}
+	r := &rater{weights: rankWeights{1, .3, .3}, now: func() int64 { return 1 }, view: func() []ratedAgent {
+		return []ratedAgent{{id: "a", caps: caps, well: true}, {id: "b", caps: caps, well: true, t: tally{failed: 9}},
+			{id: "c", caps: caps, well: true, t: tally{completed: 50}}, {id: "d", well: true}, {id: "e", caps: caps}}
+	}}
+	r.refresh()
+	got := r.choose("x:y", "a").say("a")
+	if want := "given to a: success .90, load .00, trust .50; c ranked higher and was not asking; b lost on success; d lacks x:y"; got != want {
+		t.Errorf("%s", got)
+	}
+	if r.choose("x:y", "nobody") != nil {
+		t.Error("a choice of an agent that is not registered")
+	}
+}
