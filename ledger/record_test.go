@@ -182,3 +182,29 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestEachTerm: a record is looked up by what decoding it shows.
+func TestEachTerm(t *testing.T) {
+	for _, body := range [][]byte{fullRecord().appendV1(nil), fullRecord2().Append(nil), (&Record{Verb: VerbNodeUp}).Append(nil)} {
+		r, err := DecodeRecord(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[Field][]string{}
+		millis, err := EachTerm(body, func(f Field, v []byte) { got[f] = append(got[f], string(v)) })
+		if err != nil || millis != r.TimeMillis {
+			t.Fatal(millis, err)
+		}
+		want := map[Field][]string{FieldVerb: {r.Verb}}
+		if r.Fleet != "" {
+			want[FieldFleet], want[FieldCapability], want[FieldAction], want[FieldAgent] = []string{r.Fleet}, []string{r.Capability}, []string{"vet"}, []string{r.Agent}
+			want[FieldTask], want[FieldGuarantee] = []string{string(r.Task[:])}, []string{string([]byte{byte(r.Guarantee)})}
+		}
+		if r.Session != "" {
+			want[FieldSession], want[FieldRegulation] = []string{r.Session}, r.Regulations
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+	}
+}

@@ -30,6 +30,13 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 	if err != nil {
 		return page, err
 	}
+	list, some, err := terms(&f)
+	if err != nil {
+		return page, err
+	}
+	if some && f.Shard < int(n.shards) {
+		return n.find(ctx, f, list, limit)
+	}
 	cur, err := openCursor(n.cursorKey, "audit", f.Cursor)
 	if err != nil {
 		return page, err

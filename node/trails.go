@@ -33,13 +33,15 @@ type trails struct {
 	off    bool // audit level log
 	mu     struct {
 		sync.Mutex
-		of  map[uint32]*trail.Log
-		bad map[uint32]error // told once
+		of      map[uint32]*trail.Log
+		indexes map[uint32]*trail.Index
+		bad     map[uint32]error // told once
 	}
 }
 
 func openTrails(cfg *Config, nodeID string, raftID uint64, cluster [16]byte) (*trails, error) {
 	t := &trails{dir: filepath.Join(cfg.DataDir, "audit"), off: cfg.AuditLevel == AuditLog}
+	t.mu.indexes = map[uint32]*trail.Index{}
 	t.mu.of, t.mu.bad = map[uint32]*trail.Log{}, map[uint32]error{}
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
@@ -85,6 +87,10 @@ func (t *trails) close() error {
 		errs = append(errs, l.Close())
 	}
 	clear(t.mu.of)
+	for _, x := range t.mu.indexes {
+		errs = append(errs, x.Close())
+	}
+	clear(t.mu.indexes)
 	return errors.Join(errs...)
 }
 
@@ -153,6 +159,9 @@ func (n *core) trailLoop() {
 			if err == nil && save {
 				err = l.Save()
 			}
+			if err == nil {
+				err = n.indexNew(shard, l.Head().Size)
+			}
 			if err != nil && !errors.Is(err, trail.ErrAltered) && n.ctx.Err() == nil {
 				n.cfg.Logger.Warn("audit records are not hashed", "layer", 7, "shard", shard, "error", err)
 			}
@@ -165,6 +174,15 @@ func (n *core) trailLoop() {
 			n.background(n.checkpointNow)
 		}
 	}
+}
+
+// indexNew indexes the blocks of records that are whole since the last time.
+func (n *core) indexNew(shard uint32, size uint64) error {
+	x, err := n.trails.index(shard, n.store.Journal(shard))
+	for more := err == nil; more && n.ctx.Err() == nil; {
+		more, err = x.Advance(size)
+	}
+	return err
 }
 
 // enterKey has this node's public key in the control shard.
