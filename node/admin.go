@@ -287,7 +287,9 @@ func (n *core) dropHere(_ context.Context, shard uint32) (struct{}, error) {
 	err := n.store.Drop(shard, true)
 	if err == nil && shard != controlShard {
 		n.replicas.drop(shard)
-		n.trails.forget(shard)
+		if err := n.trails.forget(shard); err != nil {
+			n.cfg.Logger.Warn("audit hashes of a shard that is no longer here stay on disk", "layer", 7, "shard", shard, "error", err)
+		}
 		n.cfg.Logger.Info("replica put away: the shard lives elsewhere now", "layer", 5, "shard", shard)
 	}
 	return struct{}{}, err

@@ -47,6 +47,7 @@ var (
 	descCommit   = prometheus.NewDesc("quorate_l5_shard_commit_index", "Highest log index known to be committed.", []string{"shard"}, nil)
 	descApplied  = prometheus.NewDesc("quorate_l5_shard_applied_index", "Highest log index applied here.", []string{"shard"}, nil)
 	descJournal  = prometheus.NewDesc("quorate_l7_audit_journal_bytes", "Size of the audit journal.", []string{"shard"}, nil)
+	descTree     = prometheus.NewDesc("quorate_l7_audit_tree_bytes", "Size of the hashes of audit records, and of their index.", []string{"shard", "kind"}, nil)
 	descRecords  = prometheus.NewDesc("quorate_l7_audit_records", "Records in the audit chain.", []string{"shard"}, nil)
 	descTasks    = prometheus.NewDesc("quorate_l5_tasks", "Tasks of the shards led here, by state.", []string{"state"}, nil)
 	descQueue    = prometheus.NewDesc("quorate_l5_queue_length", "Tasks of a capability waiting, leased or delayed on shards led here.", []string{"capability", "phase"}, nil)
@@ -94,6 +95,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(descAgreed, float64(s.AgreedIndex), shard)
 		gauge(descDiffer, float64(len(s.Differ)), shard)
 		ch <- prometheus.MustNewConstMetric(descEqual, prometheus.CounterValue, float64(s.DigestsEqual), shard)
+		hashes, index := n.trails.bytes(s.Shard)
+		gauge(descTree, float64(hashes), shard, "hashes")
+		gauge(descTree, float64(index), shard, "index")
 		gauge(descRecords, float64(n.head(s.Shard).Seq), shard)
 	}
 	for s, c := range states {

@@ -78,6 +78,19 @@ func (t *trails) log(shard uint32, j trail.Journal) (*trail.Log, error) {
 	return l, err
 }
 
+// bytes is what a shard's hashes and index take on disk.
+func (t *trails) bytes(shard uint32) (hashes, index int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.mu.of[shard]; l != nil {
+		hashes = l.Bytes()
+	}
+	if x := t.mu.indexes[shard]; x != nil {
+		index, _ = x.Bytes()
+	}
+	return hashes, index
+}
+
 // close saves all of them.
 func (t *trails) close() error {
 	t.mu.Lock()
@@ -123,13 +136,22 @@ func (n *core) trailBad(shard uint32, err error) error {
 	return err
 }
 
-// forget lets go of a shard whose replica was put away.
-func (t *trails) forget(shard uint32) {
+// forget lets go of a shard whose replica was put away. Hashes and index of its
+// journal go with it: they are made again from another.
+func (t *trails) forget(shard uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var errs []error
+	if l := t.mu.of[shard]; l != nil {
+		errs = append(errs, l.Close())
+	}
+	if x := t.mu.indexes[shard]; x != nil {
+		errs = append(errs, x.Close())
+	}
 	delete(t.mu.of, shard)
+	delete(t.mu.indexes, shard)
 	delete(t.mu.bad, shard)
-	_ = os.RemoveAll(filepath.Join(t.dir, fmt.Sprintf("%04d", shard))) // hashes of a journal that was put away; made again from another
+	return errors.Join(append(errs, trail.Remove(t.dir, shard))...)
 }
 
 // trailLoop hashes what was recorded, saves what was hashed, and has the

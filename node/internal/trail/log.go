@@ -250,6 +250,18 @@ func (l *Log) Close() error {
 	return errors.Join(l.Save(), l.mu.file.Close())
 }
 
+// Remove deletes what was made of a shard's journal.
+func Remove(dir string, shard uint32) error {
+	var errs []error
+	for _, kind := range []string{"tree", "hashes", "index"} { // the mark first: hashes without it count for nothing
+		err := os.Remove(filepath.Join(dir, fmt.Sprintf("%04d.%s", shard, kind)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // writeFile replaces a file, whole and durably.
 func writeFile(path string, b []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
