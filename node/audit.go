@@ -60,6 +60,9 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 
 // ExportAudit streams records with the bytes their hashes cover.
 func (n *core) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.Record) error) error {
+	if _, _, err := terms(&f); err != nil {
+		return err
+	}
 	return n.walkRecords(ctx, f, cursor{}, func(r api.Record, _ cursor) error { return fn(r) })
 }
 
