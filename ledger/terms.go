@@ -82,9 +82,17 @@ func EachTerm(body []byte, fn func(f Field, value []byte)) (millis int64, err er
 			r.view()
 		}
 	}
-	if m&maskRegulations == 0 {
-		return millis, r.err
+	if m&maskRegulations != 0 {
+		skipToRegulations(&r, m)
+		for range r.count(1) {
+			text(FieldRegulation)
+		}
 	}
+	return millis, r.err
+}
+
+// skipToRegulations skips what stands between names and regulations.
+func skipToRegulations(r *reader, m uint64) {
 	if m&maskLoads != 0 {
 		r.uint()
 		r.uint()
@@ -102,8 +110,4 @@ func EachTerm(body []byte, fn func(f Field, value []byte)) (millis int64, err er
 	if m&maskClassification != 0 {
 		r.view()
 	}
-	for range r.count(1) {
-		text(FieldRegulation)
-	}
-	return millis, r.err
 }

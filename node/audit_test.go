@@ -70,7 +70,13 @@ func TestAuditIsProved(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	shard := records[0].Shard
+	extends(t, n, cp, records[0].Shard, sizes)
+}
+
+// extends: the log of a shard begins with what it was, and what is not there
+// is not proved.
+func extends(t *testing.T, n *Node, cp proof.Signed, shard uint32, sizes map[uint32]uint64) {
+	t.Helper()
 	p, err := n.Prove(t.Context(), shard, 0, sizes[shard])
 	if err != nil {
 		t.Fatal(err)
