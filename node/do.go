@@ -166,8 +166,11 @@ func isAsync(c ledger.Command) bool {
 // isNew says that a command brings work, and so is refused while a disk is
 // almost full. What ends work, or keeps track of it, is not.
 func isNew(c ledger.Command) bool {
-	_, submit := c.(*ledger.Submit)
-	return submit
+	switch c.(type) {
+	case *ledger.Submit, *ledger.Declare:
+		return true
+	}
+	return false
 }
 
 func resultAnswer(r raftstore.Result) answer {

@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
@@ -92,4 +94,14 @@ func (n *core) checkPlacement(c *api.Cluster, add addCheck) {
 	default:
 		add(5, "placement", "ok", "", "every shard has %d replicas where it belongs", ledger.ReplicationFactor)
 	}
+}
+
+// seldom limits a log line to one a second: what a broken peer repeats says
+// nothing new.
+type seldom struct{ last atomic.Int64 }
+
+func (s *seldom) allow() bool {
+	now := time.Now().UnixNano()
+	last := s.last.Load()
+	return now-last >= int64(time.Second) && s.last.CompareAndSwap(last, now)
 }

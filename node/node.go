@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/quorate/quorate/node/internal/peer"
 	"github.com/quorate/quorate/node/internal/stream"
 	"github.com/quorate/quorate/node/internal/web"
+	"github.com/quorate/quorate/raftstore"
 )
 
 // Node is one Quorate peer: from forming on, a member of its cluster or a
@@ -41,6 +43,7 @@ type Node struct {
 	core      atomic.Pointer[core] // nil while forming, and on a gateway
 	gateway   atomic.Bool
 	opened    time.Time
+	malformed seldom                 // raft messages
 	refusals  atomic.Int32           // by seeds
 	joinWaits atomic.Pointer[string] // why this node is no member yet
 	changed   chan struct{}          // capacity 1: gossip's members changed
@@ -437,7 +440,11 @@ func (n *Node) member() (*core, error) {
 func (n *Node) Raft(from uint64, shard uint32, msg []byte) {
 	if c := n.core.Load(); c != nil {
 		if err := c.store.Step(shard, from, msg); err != nil {
-			n.cfg.Logger.Debug("raft message refused", "layer", 5, "shard", shard, "peer", c.nodeName(from), "error", err)
+			level := slog.LevelDebug // this node stops, or has no replica of the shard
+			if errors.Is(err, raftstore.ErrMalformed) && n.malformed.allow() {
+				level = slog.LevelWarn
+			}
+			n.cfg.Logger.Log(context.Background(), level, "raft message refused", "layer", "L5", "shard", shard, "peer", c.nodeName(from), "error", err)
 		}
 	}
 }
