@@ -54,3 +54,15 @@ func TestIdleForReal(t *testing.T) {
 		t.Error("a measurement of more than an hour was begun")
 	}
 }
+
+// TestActions: every action that was answered with go is confirmed.
+func TestActions(t *testing.T) {
+	bin, err := proc.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, err := Actions(t.Context(), ActionsConfig{Binary: bin, Duration: time.Second, WarmUp: 200 * time.Millisecond, Rate: 400, Agents: 3})
+	if err != nil || rep.Confirmed == 0 || rep.Refused != 0 || rep.Latency.P50Millis <= 0 {
+		t.Errorf("%v: %+v", err, rep)
+	}
+}

@@ -74,6 +74,7 @@ type DemoReport struct {
 	GapSeconds   float64        `json:"longest_gap_around_the_kill_seconds"`
 	ByAgent      map[string]int `json:"completed_by_agent"`
 	ByNode       map[string]int `json:"completed_by_node"`
+	Deploy       Deploy         `json:"deploy"`
 	Records      uint64         `json:"ledger_records"`
 	Verified     bool           `json:"ledger_verified_on_all_nodes"`
 	EqualHeads   bool           `json:"ledger_heads_equal"`
@@ -144,7 +145,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	chosen := spread(all, d.cfg.Limit)
 	d.rep.Packages = len(chosen)
 	d.view.say("%d of the %d packages of the standard library in %s", len(chosen), len(all), root)
-	if d.cluster, err = proc.Start(ctx, proc.Config{Binary: d.cfg.Binary, Keep: d.cfg.Keep, Detach: d.cfg.Keep}); err != nil {
+	if d.cluster, err = proc.Start(ctx, proc.Config{Binary: d.cfg.Binary, Keep: d.cfg.Keep, Detach: d.cfg.Keep, Args: []string{"--auto-approve", "deploy:prod"}}); err != nil {
 		return err
 	}
 	defer func() { d.leave(ctx) }()
@@ -165,6 +166,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	d.settle(tasks)
+	if err := d.deploy(ctx); err != nil {
+		return err
+	}
 	d.counted = true
 	return d.verify(ctx)
 }

@@ -124,6 +124,8 @@ func printDemo(out io.Writer, r DemoReport, well bool) {
 		line("its shards were led again after", "%.2f s", r.LedAgain)
 		line("longest gap around the kill", "%.2f s without a completion", r.GapSeconds)
 	}
+	line("deploy, its agent killed", "%d on the target; in doubt after %.0f ms, settled as %s after %.0f ms", r.Deploy.Deploys, r.Deploy.InDoubt, r.Deploy.State, r.Deploy.Settled)
+	line("the same deploy, asked again", "%s", r.Deploy.Again)
 	line("ledger", "%d records, verified on all nodes: %s, heads equal: %s", r.Records, yes(r.Verified), yes(r.EqualHeads))
 	if well {
 		fmt.Fprintln(out, "nothing was lost")

@@ -40,6 +40,9 @@ func binary(t *testing.T) string {
 }
 
 func TestMain(m *testing.M) {
+	if point := os.Getenv("CRASH_POINT"); point != "" { // a child of TestEffectsHappenOnce
+		os.Exit(crashAgent(point, os.Getenv("CRASH_KEY")))
+	}
 	flag.Parse()
 	code := m.Run()
 	if built.dir != "" {

@@ -14,6 +14,7 @@ type benchCmd struct {
 	Lifecycle     benchLifecycleCmd     `cmd:"" help:"Lifecycles a second on three node processes."`
 	Raftstore     benchRaftstoreCmd     `cmd:"" help:"Proposals a second through replication alone, in three processes."`
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
+	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
 }
 
@@ -43,6 +44,20 @@ type benchRaftstoreCmd struct {
 func (c *benchRaftstoreCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Raftstore(ctx, bench.RaftstoreConfig{Shards: c.Shards, PayloadBytes: c.Payload, InFlight: c.InFlight,
 		Duration: c.Duration, WarmUp: c.WarmUp, Profile: c.Profile, JSON: c.JSON, Out: con.out})
+	return err
+}
+
+type benchActionsCmd struct {
+	Duration time.Duration `default:"10s" help:"How long to measure."`
+	Rate     int           `help:"Actions a second, open loop; 0 saturates."`
+	Batch    int           `default:"128" help:"Actions a request, at most."`
+	Agents   int           `default:"12" help:"Agents that declare at once."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchActionsCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Actions(ctx, bench.ActionsConfig{Duration: c.Duration, Rate: c.Rate, Batch: c.Batch, Agents: c.Agents, JSON: c.JSON, Out: con.out})
 	return err
 }
 
