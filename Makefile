@@ -13,7 +13,7 @@ VCS     = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 BUILD   = $(GO) build $(VCS) -ldflags '-s -w'
 SOURCES = $(shell find . -name '*.go' -not -path './.git/*') go.mod go.sum
 
-.PHONY: all build release test race lint tidy demo bench bench-peers chaos sim fuzz clean
+.PHONY: all build release test race lint tidy demo bench bench-peers check-peers chaos sim fuzz clean
 
 all: build
 
@@ -58,6 +58,7 @@ bench: build
 
 # Quorate and others in turn, three times: one table with ratios, or JSON. The
 # others are in a module of their own, which this builds (some minutes at first).
+# bin/bench-peers -compare OLD.json NEW.json tells change from noise.
 #   make bench-peers WORKLOAD=raftstore PEERS=dragonboat,etcd JSON=1 ARGS="-duration 30s"
 WORKLOAD ?= lifecycle
 PEERS    ?=
@@ -65,6 +66,11 @@ JSON     ?=
 bench-peers: build
 	@cd bench/peers && $(GO) build -mod=mod $(VCS) -o ../../bin/bench-peers .
 	@bin/bench-peers -workload '$(WORKLOAD)' -peers '$(PEERS)' $(if $(JSON),-json) $(ARGS)
+
+# That module compiles and its tests pass; not part of `make test`, since what
+# it depends on takes minutes to fetch and build.
+check-peers:
+	cd bench/peers && $(GO) vet -mod=mod ./... && $(GO) test -mod=mod ./...
 
 chaos: build
 	bin/quorate chaos run $(ARGS)

@@ -57,6 +57,7 @@ func run(ctx context.Context, args []string) error {
 	names := f.String("workload", "lifecycle", "comma-separated: lifecycle, raftstore, sched")
 	peers := f.String("peers", "", "comma-separated; default: all of the workload that can run here")
 	asJSON := f.Bool("json", false, "print one JSON object a line")
+	before := f.String("compare", "", "a file that -json printed, to be compared with a second one, named as the only argument")
 	rounds := f.Int("rounds", 3, "turns of each contender")
 	o := Options{}
 	f.StringVar(&o.Quorate, "quorate", "bin/quorate", "the quorate executable")
@@ -66,8 +67,11 @@ func run(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || *rounds < 1 || *rounds > maxRounds || o.Duration <= 0 || o.Duration > maxDuration || o.WarmUp < 0 || o.WarmUp > maxDuration {
-		return errors.New("want rounds from 1 to 99, a duration up to an hour, and no further arguments")
+	if *before != "" && f.NArg() == 1 {
+		return compareFiles(os.Stdout, *before, f.Arg(0))
+	}
+	if f.NArg() > 0 || *before != "" || *rounds < 1 || *rounds > maxRounds || o.Duration <= 0 || o.Duration > maxDuration || o.WarmUp < 0 || o.WarmUp > maxDuration {
+		return errors.New("want rounds from 1 to 99, a duration up to an hour, and no further arguments (with -compare OLD: one, NEW)")
 	}
 	var err error
 	if o.Rates, err = parseRates(*rates); err != nil {

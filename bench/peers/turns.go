@@ -25,6 +25,9 @@ type line struct {
 	PeerMin    float64 `json:"peer_min"`
 	PeerMax    float64 `json:"peer_max"`
 	Rounds     int     `json:"rounds"`
+	// Of each round, in the order taken; what compares two files needs them.
+	QuorateRuns []float64 `json:"quorate_runs"`
+	PeerRuns    []float64 `json:"peer_runs"`
 }
 
 // series are the values of one contender at one metric, one a round.
@@ -99,7 +102,8 @@ func takeTurns(ctx context.Context, w Workload, peers []Contender, rounds int, o
 }
 
 func compare(workload, peer string, q, p *series) line {
-	l := line{Workload: workload, Metric: q.first.Metric, Peer: peer, Unit: q.first.Unit, Better: "higher", Rounds: len(p.values)}
+	l := line{Workload: workload, Metric: q.first.Metric, Peer: peer, Unit: q.first.Unit, Better: "higher", Rounds: len(p.values),
+		QuorateRuns: q.values, PeerRuns: p.values}
 	if q.first.Lower {
 		l.Better = "lower"
 	}
