@@ -16,6 +16,7 @@ type benchCmd struct {
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
 	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
+	Sched         benchSchedCmd         `cmd:"" help:"The scheduler's queues beside channels, a mutex and goroutines, in this process."`
 }
 
 type benchIdleCmd struct {
@@ -27,6 +28,18 @@ type benchIdleCmd struct {
 // Run measures.
 func (c *benchIdleCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Idle(ctx, bench.IdleConfig{Shards: c.Shards, Duration: c.Duration, JSON: c.JSON, Out: con.out})
+	return err
+}
+
+type benchSchedCmd struct {
+	Operations int  `default:"2000000" help:"Handles or tasks of each metric."`
+	Rounds     int  `default:"5" help:"Rounds, in turns; medians are printed."`
+	JSON       bool `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchSchedCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Sched(ctx, bench.SchedConfig{Operations: c.Operations, Rounds: c.Rounds, JSON: c.JSON, Out: con.out})
 	return err
 }
 
