@@ -211,7 +211,13 @@ func (n *core) onLead(shard uint32, term uint64) {
 		n.roster.restart(ids)
 		n.background(n.announce)
 	} else {
-		n.background(func() { n.openDesk(shard, term) })
+		n.background(func() {
+			if d := n.desk(shard); d != nil {
+				d.begin(term)
+			}
+			n.awaitReturns()
+			n.openDesk(shard, term)
+		})
 	}
 	n.background(func() { n.raiseAuditFormat(shard) })
 	n.leaders.set(shard, n.id.RaftID)
@@ -235,6 +241,25 @@ type heldReport struct {
 	ID    ledger.TaskID `json:"id"`
 	Agent string        `json:"agent"`
 	Epoch uint64        `json:"epoch"`
+}
+
+// returnGrace is how long a new leader gives the agents of a node that is down
+// to connect elsewhere and say what they hold, before it gives away what nobody
+// reports. What came in its own term does not wait for it.
+const returnGrace = 250 * time.Millisecond
+
+func (n *core) awaitReturns() {
+	for _, v := range n.others() {
+		if !n.peers.Up(v.RaftID) {
+			t := time.NewTimer(returnGrace)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-n.ctx.Done():
+			}
+			return
+		}
+	}
 }
 
 // openDesk asks every reachable node which tasks of the shard its agents hold,

@@ -28,7 +28,8 @@ type desk struct {
 	mu struct {
 		sync.Mutex
 		term     uint64  // 0: this node does not lead the shard
-		opened   bool    // leases may be given: the nodes have reported what they hold
+		fresh    bool    // leases may be given on what came in this term: nobody can hold it
+		opened   bool    // and on the rest: the nodes have reported what they hold
 		slots    []*slot // pieces of chunks: growing copies pointers, not tasks
 		chunk    []slot  // of slots: the rest of the last chunk
 		free     []uint32
@@ -131,7 +132,7 @@ func (d *desk) follow() {
 
 func (d *desk) clear() {
 	m := &d.mu
-	m.term, m.opened, m.leased = 0, false, 0
+	m.term, m.fresh, m.opened, m.leased = 0, false, false, 0
 	m.wheel.reset()
 	m.free = m.free[:0]
 	for i := range m.slots {
@@ -150,8 +151,23 @@ type report struct {
 	epoch uint64
 }
 
+// begin lets the desk give leases on tasks that came in its own term; those
+// from before wait for open.
+func (d *desk) begin(term uint64) {
+	d.mu.Lock()
+	if d.mu.term != term || d.mu.opened || d.mu.fresh {
+		d.mu.Unlock()
+		return
+	}
+	d.mu.fresh = true
+	out := d.unleased(func(s *slot) bool { return !s.old })
+	d.mu.Unlock()
+	d.push(out)
+}
+
 // open ends a leader change: leases reported by the nodes stand again, every
-// other ready task goes to the scheduler. Nothing happens if term is over.
+// other ready task goes to the scheduler. A report of an epoch this term could
+// have given is made up. Nothing happens if term is over.
 func (d *desk) open(term uint64, reports []report, nowMillis int64) {
 	d.mu.Lock()
 	if d.mu.term != term || d.mu.opened {
@@ -160,17 +176,25 @@ func (d *desk) open(term uint64, reports []report, nowMillis int64) {
 	}
 	d.mu.opened = true
 	for _, r := range reports {
-		d.restore(r, nowMillis)
+		if r.epoch>>epochTermShift < term {
+			d.restore(r, nowMillis)
+		}
 	}
-	var out []ready
+	out := d.unleased(func(s *slot) bool { return s.old || !d.mu.fresh })
+	d.mu.Unlock()
+	d.push(out)
+}
+
+// unleased lists the ready tasks that nobody holds, if which says so. Call with
+// the lock held.
+func (d *desk) unleased(which func(*slot) bool) (out []ready) {
 	for i := range d.mu.slots {
 		s := d.mu.slots[i]
-		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() && !s.brief.Self {
+		if s.brief.State == ledger.StateReady && s.lease.agent == "" && !s.brief.ID.IsZero() && !s.brief.Self && which(s) {
 			out = append(out, d.ready(uint32(i)))
 		}
 	}
-	d.mu.Unlock()
-	d.push(out)
+	return out
 }
 
 // restore puts a reported lease back, unless the task moved on.
@@ -275,7 +299,7 @@ func (d *desk) applied(events []ledger.Event) {
 		s.gen++ // a handle from an earlier turn is stale
 		s.ending, s.nextTry, s.leasing, s.shelved = false, 0, false, false
 		d.watch(i)
-		if e.State == ledger.StateReady && d.mu.opened && !e.Self {
+		if e.State == ledger.StateReady && (d.mu.opened || d.mu.fresh) && !e.Self {
 			out = append(out, d.ready(i))
 		}
 	}

@@ -20,7 +20,7 @@ type grant struct {
 func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from string, nowMillis int64, out []grant) []grant {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mu.term == 0 || !d.mu.opened {
+	if d.mu.term == 0 || !d.mu.opened && !d.mu.fresh {
 		return out
 	}
 	var why *choice
@@ -30,7 +30,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 			continue
 		}
 		s := d.mu.slots[i]
-		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending || s.leasing || s.brief.Self {
+		if s.brief.State != ledger.StateReady || s.lease.agent != "" || s.ending || s.leasing || s.brief.Self || s.old && !d.mu.opened {
 			continue
 		}
 		if why == nil || why.of.capability != s.brief.Capability {
