@@ -25,6 +25,7 @@ func (w *worker) session(ctx context.Context, c *Client, rpc pb.WorkClient, at *
 	defer cancel()
 	st := rpc.Session(ctx)
 	c.head(st.RequestHeader())
+	defer context.AfterFunc(ctx, func() { _ = st.CloseRequest() })() // net/http looks at ctx when the request has ended
 	if err := st.Send(w.hello()); err != nil && !errors.Is(err, io.EOF) {
 		return problemOf(err)
 	}

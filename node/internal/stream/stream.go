@@ -88,7 +88,9 @@ type server struct {
 }
 
 // New renders b; the handler serves the paths under [Prefix].
-func New(b Backend, cfg Config) http.Handler {
+func New(b Backend, cfg Config) http.Handler { return newServer(b, cfg).handler() }
+
+func newServer(b Backend, cfg Config) *server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -106,6 +108,10 @@ func New(b Backend, cfg Config) http.Handler {
 	}
 	s := &server{b: b, cfg: cfg}
 	s.mu.caller = map[string]int{}
+	return s
+}
+
+func (s *server) handler() http.Handler {
 	_, h := pb.NewWorkHandler(s, connect.WithReadMaxBytes(MaxMessageBytes), connect.WithCompression("gzip", nil, nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
