@@ -175,7 +175,7 @@ func (s *Submitter) stream(ctx context.Context, rpc pb.WorkClient) error {
 	st := rpc.Submit(ctx)
 	s.c.head(st.RequestHeader())
 	defer context.AfterFunc(ctx, func() { _ = st.CloseRequest() })() // net/http looks at ctx when the request has ended
-	if err := st.Send(nil); err != nil { // the headers: a node that is not there is found out at once
+	if err := st.Send(nil); err != nil {                             // the headers: a node that is not there is found out at once
 		return err
 	}
 	var reader sync.WaitGroup
