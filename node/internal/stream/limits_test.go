@@ -1,0 +1,152 @@
+package stream
+
+import (
+	"context"
+	"github.com/quorate/quorate/node/api"
+	pb "github.com/quorate/quorate/node/api/quoratev1"
+	"google.golang.org/protobuf/proto"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// brokenRule is what an agent does wrong, and what it is told.
+type brokenRule struct {
+	name     string
+	messages []*pb.SessionRequest
+	code     string
+	layer    int32
+}
+
+func claims(n int) []*pb.Claim {
+	out := make([]*pb.Claim, n)
+	for i := range out {
+		out[i] = &pb.Claim{TaskId: "t", Epoch: 1}
+	}
+	return out
+}
+
+func settles(n int) (out []*pb.Settlement) {
+	for range n {
+		out = append(out, &pb.Settlement{TaskId: "t", Epoch: 1})
+	}
+	return out
+}
+
+func brokenRules() []brokenRule {
+	return []brokenRule{
+		{"no hello", []*pb.SessionRequest{{Credit: 1}}, "out_of_order", 2},
+		{"no agent", []*pb.SessionRequest{{Hello: &pb.Hello{}}}, "agent_id_missing", 3},
+		{"hello twice", []*pb.SessionRequest{hello("a", 0), hello("a", 0)}, "out_of_order", 2},
+		{"negative credit", []*pb.SessionRequest{hello("a", 0), {Credit: -1}}, "negative_credit", 2},
+		{"credit over the limit", []*pb.SessionRequest{hello("a", 0), {Credit: api.MaxCredit + 1}}, "credit_too_large", 2},
+		{"credit that overflows", []*pb.SessionRequest{hello("a", 0), {Credit: 1<<63 - 1}}, "credit_too_large", 2},
+		{"settlements over the limit", []*pb.SessionRequest{hello("a", 0), {Settle: settles(api.MaxBatch + 1)}}, "batch_too_large", 2},
+		{"returns over the limit", []*pb.SessionRequest{hello("a", 0), {Returned: claims(api.MaxCredit + 1)}}, "batch_too_large", 2},
+		{"a message over the limit", []*pb.SessionRequest{hello("a", 0), {Settle: []*pb.Settlement{{Result: make([]byte, MaxMessageBytes)}}}}, "message_too_large", 2},
+	}
+}
+
+// What is at the limits is taken.
+func TestAtTheLimits(t *testing.T) {
+	url := serve(t, newFake(), Config{})
+	st := open(t, dial(t, url), hello("b", 0))
+	receive(t, st)
+	for _, m := range []*pb.SessionRequest{{Settle: settles(api.MaxBatch), SettleSeq: 1}, {Returned: claims(api.MaxCredit)},
+		{SettleSeq: 2, Settle: []*pb.Settlement{{TaskId: "t", Epoch: 1, Result: make([]byte, MaxMessageBytes-64)}}}} {
+		if n := proto.Size(m); n > MaxMessageBytes {
+			t.Fatal(n)
+		}
+		if err := st.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for seen := 0; seen < 2; seen++ {
+		if m := receive(t, st); m.Settled == nil || len(m.Settled.Verdicts) != 0 {
+			t.Fatalf("%v", m)
+		}
+	}
+}
+
+// An agent that grants credit and never reads is cut off; what waits for it
+// meanwhile is bounded by what the connection holds, and goes back.
+func TestNeverReads(t *testing.T) {
+	f := newFake()
+	f.size = 32 << 10
+	url := serve(t, f, Config{SendTimeout: 300 * time.Millisecond})
+	st := open(t, dial(t, url), hello("a", api.MaxCredit))
+	deadline := time.After(20 * time.Second)
+	for {
+		f.mu.Lock()
+		closed, given, back := f.mu.closed, f.mu.given, len(f.mu.returned)
+		f.mu.Unlock()
+		if closed == 1 {
+			if given == api.MaxCredit || back == 0 || given*f.size > 64<<20 {
+				t.Errorf("%d tasks taken for an agent that does not read, %d went back", given, back)
+			}
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the session lasts")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	_ = st.CloseResponse()
+}
+
+// A thousand clients that connect and do nothing do not stop the next one, and
+// those over a limit are told which.
+func TestManyIdle(t *testing.T) {
+	f := newFake()
+	s := newServer(f, Config{MaxStreamsPerCaller: 1002, HelloTimeout: time.Minute})
+	url := serveHandler(t, s.handler())
+	shared := dial(t, url)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
+	defer cancel()
+	for range 1000 {
+		st := shared.Session(ctx)
+		defer st.CloseRequest()
+		if err := st.Send(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for open := 0; open < 1000; {
+		s.mu.Lock()
+		open = s.mu.open
+		s.mu.Unlock()
+		time.Sleep(time.Millisecond) // a stream that says nothing arrives without a sign
+	}
+	var raw []net.Conn // and as many that say nothing at all
+	defer func() {
+		for _, c := range raw {
+			c.Close()
+		}
+	}()
+	for range 200 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = append(raw, c)
+	}
+	st := open(t, dial(t, url), hello("a", 3))
+	receive(t, st)
+	if m := receive(t, st); len(m.Tasks) != 3 {
+		t.Errorf("got %v", m)
+	}
+	at := open(t, dial(t, url), hello("b", 0)) // the 1002nd: at the limit
+	receive(t, at)
+	if p := ending(t, open(t, dial(t, url), hello("c", 0))); p.GetCode() != "too_many_streams" || p.GetStatus() != 429 || p.GetRetry() != "later" {
+		t.Errorf("one over the limit of a caller: %v", p)
+	}
+}
+
+func TestStreamsInAll(t *testing.T) {
+	url := serve(t, newFake(), Config{MaxStreams: 1})
+	receive(t, open(t, dial(t, url), hello("a", 0)))
+	if p := ending(t, open(t, dial(t, url), hello("b", 0))); p.GetCode() != "too_many_streams" || p.GetStatus() != 503 {
+		t.Errorf("one over the limit: %v", p)
+	}
+}
