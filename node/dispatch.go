@@ -139,37 +139,38 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 	for {
 		room := max(req.Max, 1)
 		if seat.max > 0 {
-			room = min(room, seat.max-n.holds.count(req.AgentID))
+			room = n.holds.reserve(req.AgentID, room, seat.max)
 		}
-		var got []grant
+		var leases []api.Lease
 		if room > 0 {
-			got = n.take(ctx, seat, w, room)
+			leases = n.leaseOnce(ctx, seat, w, room)
 		}
-		if len(got) > 0 {
-			leases := n.bodies(ctx, req.AgentID, got)
-			if len(leases) > 0 {
-				return api.Leases{Tasks: leases}, nil
-			}
-			continue
+		if seat.max > 0 {
+			n.holds.release(req.AgentID, room)
 		}
-		if ctx.Err() != nil || n.closing() {
+		switch {
+		case len(leases) > 0:
+			return api.Leases{Tasks: leases}, nil
+		case ctx.Err() != nil || n.closing():
+			return none, nil
+		case seat.gone(): // the agent was lost, or has other capabilities now
+			return n.Lease(ctx, req)
+		case room == 0 && !n.roomFor(ctx, req.AgentID, seat.max): // at its limit: a settled task makes room
 			return none, nil
 		}
-		if seat.gone() { // the agent was lost, or has other capabilities now
-			return n.Lease(ctx, req)
-		}
-		if room <= 0 { // at its limit: a settled task makes room
-			if !n.roomFor(ctx, req.AgentID, seat.max) {
-				return none, nil
-			}
-			continue
-		}
-		if got = n.park(ctx, seat, w, room); len(got) > 0 {
-			if leases := n.bodies(ctx, req.AgentID, got); len(leases) > 0 {
-				return api.Leases{Tasks: leases}, nil
-			}
-		}
 	}
+}
+
+// leaseOnce takes up to room tasks, or waits for the first.
+func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, room int) []api.Lease {
+	got := n.take(ctx, s, w, room)
+	if len(got) == 0 && ctx.Err() == nil && !n.closing() && !s.gone() {
+		got = n.park(ctx, s, w, room)
+	}
+	if len(got) == 0 {
+		return nil
+	}
+	return n.bodies(ctx, s.agent, got)
 }
 
 // roomFor waits until an agent at its limit has settled a task; false when ctx
@@ -177,7 +178,7 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 func (n *core) roomFor(ctx context.Context, agent string, limit int) bool {
 	for {
 		ch := n.holds.letGo()
-		if n.holds.count(agent) < limit {
+		if n.holds.below(agent, limit) {
 			return true
 		}
 		select {

@@ -14,7 +14,9 @@ type holds struct {
 		sync.Mutex
 		byTask  map[ledger.TaskID]hold
 		byAgent map[string]int
-		freed   chan struct{} // closed when a task was let go; nil when nobody waits
+		// reserved is room that lease calls under way may fill.
+		reserved map[string]int
+		freed    chan struct{} // closed when a task was let go; nil when nobody waits
 	}
 }
 
@@ -29,6 +31,7 @@ func newHolds() *holds {
 	h := &holds{}
 	h.mu.byTask = map[ledger.TaskID]hold{}
 	h.mu.byAgent = map[string]int{}
+	h.mu.reserved = map[string]int{}
 	return h
 }
 
@@ -79,6 +82,47 @@ func (h *holds) toRenew(connected map[string]struct{}, nowMillis int64) (due map
 	return due, next
 }
 
+// reserve sets aside room for up to want tasks of an agent that may hold limit
+// at once, and returns for how many: lease calls that run at the same time do
+// not fill the same place twice. release gives it back, when what was leased
+// has been added.
+func (h *holds) reserve(agent string, want, limit int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	room := max(0, min(want, limit-h.mu.byAgent[agent]-h.mu.reserved[agent]))
+	if room > 0 {
+		h.mu.reserved[agent] += room
+	}
+	return room
+}
+
+func (h *holds) release(agent string, room int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if room == 0 {
+		return
+	}
+	if h.mu.reserved[agent] -= room; h.mu.reserved[agent] == 0 {
+		delete(h.mu.reserved, agent)
+	}
+	h.signal()
+}
+
+// below says that an agent has room under its limit.
+func (h *holds) below(agent string, limit int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.byAgent[agent]+h.mu.reserved[agent] < limit
+}
+
+// signal rouses who waits for room. Call with the lock held.
+func (h *holds) signal() {
+	if h.mu.freed != nil {
+		close(h.mu.freed)
+		h.mu.freed = nil
+	}
+}
+
 // letGo is closed when the next held task is let go.
 func (h *holds) letGo() <-chan struct{} {
 	h.mu.Lock()
@@ -91,10 +135,7 @@ func (h *holds) letGo() <-chan struct{} {
 
 // less counts one task less for an agent. Call with the lock held.
 func (h *holds) less(agent string) {
-	if h.mu.freed != nil {
-		close(h.mu.freed)
-		h.mu.freed = nil
-	}
+	h.signal()
 	if h.mu.byAgent[agent]--; h.mu.byAgent[agent] <= 0 {
 		delete(h.mu.byAgent, agent)
 	}
