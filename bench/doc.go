@@ -14,6 +14,8 @@
 // orders on its standard input ([ServeProposer]); whatever replicates commands
 // can be a [Proposer], which is how module bench/peers sets others beside it.
 //
+// [Curve] repeats lifecycles at several rates; both draw SVG, by hand (plot).
+//
 // What it does not do: run on more hosts than one. Comparing with other systems
 // is the matter of bench/peers (make bench-peers).
 //

@@ -40,6 +40,8 @@ type LifecycleConfig struct {
 	Via string
 	// Kill SIGKILLs the leader of most task shards half-way.
 	Kill bool
+	// SVG, if not empty, is a file for a plot of completions over time.
+	SVG string
 	// JSON prints the report as one JSON object.
 	JSON bool
 	// Out takes the report; default: nothing is printed.
@@ -189,7 +191,7 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	if err != nil {
 		return LifecycleReport{}, err
 	}
-	return m.report(before, after), nil
+	return m.report(before, after), m.timeline(before, after).save(m.cfg.SVG)
 }
 
 // startHTTP starts workers and submitters that speak JSON.

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -29,7 +30,14 @@ type Meter struct {
 	submitLag latencies    // from due to acknowledged
 	takeLag   latencies    // from due to handed to a worker
 	endLag    latencies    // from due to completion acknowledged
+	perStep   struct {
+		sync.Mutex
+		counts []int64 // completed in each timelineStep since began
+	}
 }
+
+// timelineStep is how finely completions are counted over time: an hour is 36,000 counts.
+const timelineStep = 100 * time.Millisecond
 
 // NewMeter starts the clock.
 func NewMeter(cfg MeterConfig) *Meter {
@@ -87,6 +95,12 @@ func (m *Meter) Completed(due []time.Duration) { m.completedAt(due, m.Since()) }
 
 func (m *Meter) completedAt(due []time.Duration, now time.Duration) {
 	m.completed.Add(int64(len(due)))
+	m.perStep.Lock()
+	for step := int(now / timelineStep); step >= len(m.perStep.counts); {
+		m.perStep.counts = append(m.perStep.counts, 0)
+	}
+	m.perStep.counts[now/timelineStep] += int64(len(due))
+	m.perStep.Unlock()
 	m.record(&m.endLag, now, due)
 	if m.cfg.Rate > 0 {
 		return

@@ -12,11 +12,24 @@ import (
 
 type benchCmd struct {
 	Lifecycle     benchLifecycleCmd     `cmd:"" help:"Lifecycles a second on three node processes."`
+	Curve         benchCurveCmd         `cmd:"" help:"Latency of lifecycles at several rates."`
 	Raftstore     benchRaftstoreCmd     `cmd:"" help:"Proposals a second through replication alone, in three processes."`
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
 	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
 	Sched         benchSchedCmd         `cmd:"" help:"The scheduler's queues beside channels, a mutex and goroutines, in this process."`
+}
+
+type benchCurveCmd struct {
+	Rates    []int         `default:"1000,2000,4000,8000,16000" help:"Tasks a second."`
+	Duration time.Duration `default:"10s" help:"How long to measure each."`
+	Payload  int           `default:"128" help:"Bytes of input."`
+	SVG      string        `name:"svg" help:"File for a plot."`
+}
+
+// Run measures.
+func (c *benchCurveCmd) Run(ctx context.Context, con console) error {
+	return bench.Curve(ctx, bench.CurveConfig{Lifecycle: bench.LifecycleConfig{Duration: c.Duration, PayloadBytes: c.Payload}, Rates: c.Rates, SVG: c.SVG, Out: con.out})
 }
 
 type benchIdleCmd struct {
@@ -90,12 +103,13 @@ type benchLifecycleCmd struct {
 	Batch    int           `default:"256" help:"Tasks a request."`
 	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
 	Kill     bool          `help:"SIGKILL a leader half-way."`
+	SVG      string        `name:"svg" help:"File for a plot of completions over time."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Via: c.Via, Kill: c.Kill, JSON: c.JSON, Out: con.out})
+	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
 	return err
 }
 
