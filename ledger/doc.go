@@ -66,7 +66,7 @@
 //
 //	apply.go       what each command does to a task: read this first
 //	declare.go, doubt.go, links.go  transactions           answer.go  the JSON that is read and written here
-//	members_apply.go  who may be a node; placement.go  where shards live
+//	members_apply.go  who is a node, or never again        placement.go      three voters a shard, even, little moved
 //	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
 //	command.go     the commands and their encoding         spec.go, wire.go  the primitives
 //	record2.go     the audit record, to the byte           chain.go, record.go   version 1 and its hash chain

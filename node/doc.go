@@ -32,6 +32,16 @@
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
 //
+// # Members
+//
+// The control shard holds who is a node and where each shard belongs; every
+// node has a replica of it, three of them with a vote. The administrator
+// (admin.go), on its leader, moves replicas there step by step, and each step
+// may be done twice. A node without a replica of a shard forwards (route.go,
+// bodies.go); whom to is told by notifyLeads (replicas.go). A node started
+// with --join is a gateway until it is admitted (join.go), and a removed
+// identity is refused at every handshake, for ever.
+//
 // # Invariants
 //
 //   - Nothing is acknowledged before its log entry is fsynced on a quorum,
@@ -53,6 +63,9 @@
 //	balanceLoop core.start   core.stop; spreads leaders
 //	renewLoop   core.start   core.stop; renews what agents with a session hold
 //	relayLoop   core.start   core.stop; delivers letters between shards
+//	leadsLoop   core.start   core.stop; says what is led here, follows the members
+//	adminLoop   core.start   core.stop; works on the control shard's leader only
+//	joinLoop    Node         member, or Close; asks to be let in
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's

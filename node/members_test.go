@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -316,6 +317,18 @@ func TestReplaceDeadNode(t *testing.T) {
 	if v := c.settle(n4, "a", l, "complete"); l.TaskID != id || v.Error != nil {
 		t.Fatalf("%+v %+v", l, v)
 	}
+	// It is a member after a restart too, without being asked again.
+	c.drop(n4)
+	if n4, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes = append(c.nodes, n4)
+	c.eventually("it serves again", func() error {
+		if len(n4.Gateway()) > 0 {
+			return errors.New("it is a gateway")
+		}
+		return n4.Ready()
+	})
 	// The old directory is refused, and stops by itself.
 	old := cfg
 	old.DataDir, old.NodeID, old.APIAddr, old.PeerAddr, old.GossipAddr = filepath.Join(c.dir, "n3"), "n3", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -335,4 +348,138 @@ func TestReplaceDeadNode(t *testing.T) {
 	if got := c.task(c.nodes[1], id); got.State != "completed" {
 		t.Fatalf("%+v", got)
 	}
+}
+
+// TestTransferRefusesNothing hands every shard around while all nodes submit:
+// no request is refused, and the longest wait is logged. As a figure:
+//
+//	go test ./node -run TransferRefusesNothing -v
+func TestTransferRefusesNothing(t *testing.T) {
+	c := startCluster(t, 3, quickHealth)
+	c.eventually("placement", c.placed)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var longest time.Duration
+	count := 0
+	for _, n := range c.nodes {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				began := time.Now()
+				vs, err := n.Submit(context.Background(), []api.TaskSpec{{Action: "x", Target: "y"}}, "test")
+				took := time.Since(began)
+				if err != nil || vs[0].Error != nil {
+					t.Errorf("refused while a leader was handed over: %v %+v", err, vs)
+					return
+				}
+				mu.Lock()
+				longest, count = max(longest, took), count+1
+				mu.Unlock()
+			}
+		})
+	}
+	var handed []time.Duration
+	for round := range 9 {
+		shard := uint32(round % 3)
+		for _, n := range c.nodes {
+			k := n.core.Load()
+			st, _ := k.store.ShardStatus(shard)
+			if !st.Ready || st.Leader != k.id.RaftID {
+				continue
+			}
+			to := st.Voters[slices.IndexFunc(st.Voters, func(v uint64) bool { return v != k.id.RaftID && caughtUp(&st, v) })]
+			began := time.Now()
+			if err := k.store.TransferLeader(shard, to); err != nil {
+				t.Fatal(err)
+			}
+			c.eventually("handed over", func() error {
+				for _, x := range c.nodes {
+					kx := x.core.Load()
+					if s, _ := kx.store.ShardStatus(shard); s.Ready && s.Leader == to && kx.id.RaftID == to {
+						return nil
+					}
+				}
+				return errors.New("not yet")
+			})
+			handed = append(handed, time.Since(began))
+			break
+		}
+	}
+	stop()
+	wg.Wait()
+	slices.Sort(handed)
+	if len(handed) < 3 || count == 0 {
+		t.Fatalf("%d transfers, %d submissions", len(handed), count)
+	}
+	t.Logf("%d transfers, to ready: median %v, longest %v (looked at every 10 ms); %d submissions, the longest wait %v",
+		len(handed), handed[len(handed)/2], handed[len(handed)-1], count, longest)
+}
+
+// TestRemovedIsNotHeard: what a removed node sends is refused at the
+// handshake, by name, and logged with layer and peer.
+func TestRemovedIsNotHeard(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	c := startCluster(t, 3, func(cfg *Config) {
+		quickHealth(cfg)
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	c.eventually("placement", c.placed)
+	gone := c.nodes[2]
+	dir := gone.cfg
+	c.drop(gone)
+	c.eventually("removal", func() error { _, err := c.nodes[0].RemoveNode(t.Context(), "n3", "test"); return err })
+	c.eventually("gone", func() error { return c.isState("n3", "removed") })
+	before := c.nodes[0].core.Load().nodes()
+	dir.Join = []string{c.nodes[0].GossipAddr()}
+	dir.Logger = slog.New(slog.DiscardHandler)
+	back, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer back.Close()
+	for _, n := range c.nodes {
+		if err := n.admit(back.id.RaftID, "n3"); err == nil || !strings.Contains(err.Error(), "was removed from the cluster and never returns") {
+			t.Errorf("%s lets it in: %v", n.NodeID(), err)
+		}
+		if err := n.admit(back.id.RaftID+1, "n3"); err == nil {
+			t.Errorf("%s lets another in under its name", n.NodeID())
+		}
+		if back.id.RaftID > n.id.RaftID {
+			continue // of two nodes the smaller dials, and these two do not any more
+		}
+		c.eventually("its handshake is refused", func() error {
+			text := log.String()
+			for _, want := range []string{"peer connection refused", "layer=L5", "node_id=n3", "was removed from the cluster and never returns"} {
+				if !strings.Contains(text, want) {
+					return fmt.Errorf("no %q in the log", want)
+				}
+			}
+			return nil
+		})
+	}
+	if got := c.nodes[0].core.Load().nodes(); !slices.Equal(got, before) {
+		t.Fatalf("nodes %v, before %v", got, before)
+	}
+	if c.nodes[0].peers.Up(back.id.RaftID) || c.nodes[1].peers.Up(back.id.RaftID) {
+		t.Fatal("a removed node has a connection")
+	}
+}
+
+// syncBuffer is a buffer that many write.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
