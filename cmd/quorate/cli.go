@@ -12,7 +12,6 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 
-	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/client"
 )
 
@@ -53,23 +52,6 @@ func (f apiFlags) client() (*client.Client, error) {
 		return nil, usageError{err}
 	}
 	return c, nil
-}
-
-// laterCmd is a verb of the contract that this version does not do.
-type laterCmd struct {
-	Args []string `arg:"" optional:"" hidden:"" passthrough:""`
-}
-
-func (laterCmd) Run(k *kong.Context) error {
-	layer := 5
-	name := strings.TrimSuffix(k.Command(), " <args>")
-	for _, p := range []string{"task", "ledger"} {
-		if strings.HasPrefix(name, p) {
-			layer = 7
-		}
-	}
-	return api.Errorf(501, layer, "not_yet_supported", api.RetryNo, "`quorate %s` is not supported by this version", name).
-		WithHint("`quorate --help` lists what is")
 }
 
 // yamlConfig reads a flat YAML file whose keys are flag names; a key that is
