@@ -20,6 +20,7 @@ const (
 	RuleKey        = "key"         // one key, several tasks
 	RuleLedger     = "ledger"      // a ledger does not verify, or two differ
 	RuleUnrecorded = "unrecorded"  // something acknowledged is not in the ledger
+	RuleOnce       = "once"        // an exactly_once task was run again though nobody knew that it had not happened
 	RuleSteps      = "ledger_step" // the ledger tells an impossible life of a task
 )
 

@@ -89,11 +89,13 @@ func (c *checker) steps(id string, l *life) {
 			continue
 		}
 		switch {
-		case ended:
+		case ended && !undoes(r):
 			c.bad(RuleTerminal, id, "ledger record %d/%d (%s → %s) follows its end", r.Shard, r.Seq, r.From, r.To)
 		case r.From != state:
 			c.bad(RuleSteps, id, "ledger record %d/%d goes from %q, the one before went to %q", r.Shard, r.Seq, r.From, state)
-		case r.Epoch != 0 && r.Epoch <= epoch:
+		case again(r):
+			c.bad(RuleOnce, id, "ledger record %d/%d takes it from %s to %s by %s", r.Shard, r.Seq, r.From, r.To, r.Verb)
+		case r.Epoch != 0 && (r.Epoch < epoch || r.Epoch == epoch && !logged(r)):
 			c.bad(RuleEpoch, id, "ledger record %d/%d has epoch %d after %d", r.Shard, r.Seq, r.Epoch, epoch)
 		}
 		state, ended = r.To, terminal(r.To)
@@ -104,4 +106,29 @@ func (c *checker) steps(id string, l *life) {
 			c.bad(RuleSteps, id, "%s shows %q, the ledger ends with %q", s.NodeID, s.State, state)
 		}
 	}
+}
+
+// logged says that a record is of a lease that is in the ledger itself: its
+// epoch is told when it is given, and again by what ends it, or undoes it.
+func logged(r api.Record) bool {
+	return r.From == "running" || r.From == "unknown" || r.To == "rolling_back" || r.From == "rolling_back" || r.Verb == "resolve"
+}
+
+// undoes says that a record leaves an end rightly: an effect is rolled back,
+// or somebody settles a rollback that failed.
+func undoes(r api.Record) bool {
+	return r.To == "rolling_back" || r.From == "failed" && (r.To == "rolled_back" || r.Verb == "resolve")
+}
+
+// again says that an exactly_once task became ready to be run again without
+// anybody's word that it had not happened.
+func again(r api.Record) bool {
+	if r.Guarantee != "exactly_once" || r.From != "running" && r.From != "unknown" || r.To != "ready" && r.To != "submitted" {
+		return false
+	}
+	switch r.Verb {
+	case "fail", "release", "verified", "resolve":
+		return false
+	}
+	return true
 }

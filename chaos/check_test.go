@@ -48,7 +48,26 @@ func sound() *History {
 	return h
 }
 
+// onceLife is an exactly_once task whose holder disappears, by what it leaves
+// running for, and where to.
+func onceLife(verb, to string) []api.Record {
+	var list []api.Record
+	for i, r := range []api.Record{{Verb: "declare", To: "ready"}, {Verb: "lease", From: "ready", To: "running", Epoch: 11}, {Verb: verb, From: "running", To: to, Epoch: 11},
+		{Verb: "verified", From: "unknown", To: "ready", Epoch: 11}, {Verb: "lease", From: "ready", To: "running", Epoch: 12},
+		{Verb: "complete", From: "running", To: "completed", Epoch: 12}, {Verb: "rollback", From: "completed", To: "rolling_back", Epoch: 12},
+		{Verb: "rolled_back", From: "rolling_back", To: "failed", Epoch: 12}, {Verb: "resolve", From: "failed", To: "rolled_back", Epoch: 12}} {
+		r.Shard, r.Seq, r.TaskID, r.Guarantee, r.Hash = 3, uint64(i+1), "t3", "exactly_once", r.Verb
+		list = append(list, r)
+	}
+	return list
+}
+
 func TestCheckAcceptsASoundHistory(t *testing.T) {
+	h := sound()
+	h.Books[0].Records = append(h.Books[0].Records, onceLife("expire", "unknown")...)
+	for _, v := range Check(h) {
+		t.Error(v)
+	}
 	for _, v := range Check(sound()) {
 		t.Error(v)
 	}
@@ -104,6 +123,9 @@ func TestCheckFindsPlantedViolations(t *testing.T) {
 		}},
 		{"completion not recorded", RuleUnrecorded, "t2", func(h *History) {
 			h.Books[0].Records, h.Books[1].Records = h.Books[0].Records[:4], h.Books[1].Records[:3]
+		}},
+		{"exactly_once run again after its lease ended", RuleOnce, "t3", func(h *History) {
+			h.Books[0].Records = append(h.Books[0].Records, onceLife("expire", "ready")...)
 		}},
 		{"impossible step", RuleSteps, "t2", func(h *History) { h.Books[0].Records[4].From = "submitted" }},
 	} {
