@@ -86,7 +86,6 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 		agent = m.agent
 	}
 	by := rapid.SampledFrom([]string{"ann", "ben", "sue"}).Draw(t, "by")
-	now, _, _ := s.Task(id)
 	held := m.holds(agent, epoch)
 	switch k := rapid.IntRange(0, 12).Draw(t, "command"); k {
 	case 0:
@@ -121,29 +120,16 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 			m.doubt()
 		}
 		return &Expire{ID: id, Agent: agent, Epoch: epoch}, ok
-	case 8:
-		says := rapid.SampledFrom([]string{"true", "false", "null", `"partial"`}).Draw(t, "says")
-		if !m.child || m.state != StateUnknown {
-			return nil, false
-		}
-		m.child = false
-		switch says {
-		case "true":
-			m.attempts++
-			m.done()
-		case "false":
-			m.notDone()
-		case `"partial"`:
-			if m.rollback {
-				m.undo()
-				break
-			}
-			m.inquire()
-		default:
-			m.inquire()
-		}
-		return &Complete{ID: now.Txn.Verify, Agent: "v", Epoch: 1, Result: []byte(says)}, true
-	case 9:
+	case 8, 9:
+		return m.hooks(t, s, id, k == 8)
+	}
+	return m.person(t, id, by)
+}
+
+// hooks ends the open verify or rollback task; nil when there is none.
+func (m *model) hooks(t *rapid.T, s *Tasks, id TaskID, verify bool) (c Command, ok bool) {
+	now, _, _ := s.Task(id)
+	if !verify {
 		if !m.undoing {
 			return nil, false
 		}
@@ -155,7 +141,27 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 		m.state, m.stuck = StateFailed, true
 		return &Fail{ID: now.Txn.Rollback, Agent: "u", Epoch: 1}, true
 	}
-	return m.person(t, id, by)
+	says := rapid.SampledFrom([]string{"true", "false", "null", `"partial"`}).Draw(t, "says")
+	if !m.child || m.state != StateUnknown {
+		return nil, false
+	}
+	m.child = false
+	switch says {
+	case "true":
+		m.attempts++
+		m.done()
+	case "false":
+		m.notDone()
+	case `"partial"`:
+		if m.rollback {
+			m.undo()
+			break
+		}
+		m.inquire()
+	default:
+		m.inquire()
+	}
+	return &Complete{ID: now.Txn.Verify, Agent: "v", Epoch: 1, Result: []byte(says)}, true
 }
 
 // person is what people ask for.
