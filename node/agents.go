@@ -311,6 +311,7 @@ func (n *core) unseat(id string) {
 // agentEvents follows the control shard on every node: an agent that is gone
 // loses its leases where their shards are led.
 func (n *core) agentEvents(events []ledger.AgentEvent) {
+	n.events.ring()
 	for _, e := range events {
 		switch e.State {
 		case ledger.AgentUnresponsive, ledger.AgentOffline, ledger.AgentGone:

@@ -60,6 +60,7 @@ type core struct {
 	mail      chan struct{} // capacity 1: a shard led here may have letters to deliver
 	policy    Policy
 	draining  atomic.Bool
+	events    bell          // rung when entries were applied
 	leaving   chan struct{} // closed when draining starts
 }
 
@@ -190,6 +191,7 @@ func (n *core) pushReady(list []ready) {
 
 // taskEvents runs on every replica after its desk has seen the events.
 func (n *core) taskEvents(shard uint32, events []ledger.Event) {
+	n.events.ring()
 	n.watchRollbacks(shard, events)
 	n.roster.applied(events)
 	n.waiters.applied(events)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/node/api"
@@ -230,3 +231,102 @@ func (c *Client) Cluster(ctx context.Context) (api.Cluster, error) {
 func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 	return get[api.Doctor](ctx, c, answerWithin, "/v1/doctor", nil)
 }
+
+// Events hands audit records on as nodes apply them, from now on or after the
+// event with the given ID ("start": from the beginning), until ctx ends or fn
+// fails, whose error it returns. When its node goes away it goes on at the
+// next; within a shard every record comes once and in order.
+func (c *Client) Events(ctx context.Context, after string, fn func(api.Event) error) error {
+	pause := rounds{patience: c.patience}
+	for {
+		at := c.next.Load()
+		last, err := c.events(ctx, c.url(at), after, fn)
+		var stop stopped
+		switch {
+		case errors.As(err, &stop):
+			return stop.error
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !repeatable(err):
+			return err
+		}
+		if last != after {
+			after, pause = last, rounds{patience: c.patience}
+		}
+		c.next.CompareAndSwap(at, at+1)
+		if !pause.again(ctx, err) {
+			return ended(ctx, err)
+		}
+	}
+}
+
+// stopped is what the caller's function said.
+type stopped struct{ error }
+
+// events reads one node's stream; it returns the ID to go on from.
+func (c *Client) events(ctx context.Context, base, after string, fn func(api.Event) error) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(eventSilence, func() { cancel(errSilent) })
+	defer silent.Stop()
+	path := "/v1/events"
+	if after == "start" {
+		path += "?from=start"
+	}
+	req, err := http.NewRequestWithContext(ctx, "GET", base+path, nil)
+	if err != nil {
+		return after, stopped{err}
+	}
+	c.head(req.Header)
+	if after != "" && after != "start" {
+		req.Header.Set("Last-Event-ID", after)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return after, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return after, read(resp, nil)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxEventBytes)
+	var id, name string
+	for lines.Scan() {
+		silent.Reset(eventSilence)
+		field, value, _ := strings.Cut(lines.Text(), ": ")
+		switch field {
+		case "id":
+			id = value
+		case "event":
+			name = value
+		case "data":
+			if name == "end" {
+				e := &api.Error{}
+				if err := json.Unmarshal([]byte(value), e); err != nil {
+					return after, err
+				}
+				return after, e
+			}
+			ev := api.Event{ID: id}
+			if err := json.Unmarshal([]byte(value), &ev.Record); err != nil {
+				return after, stopped{fmt.Errorf("client: event %s: %w", id, err)}
+			}
+			if err := fn(ev); err != nil {
+				return after, stopped{err}
+			}
+			after = id
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return after, err
+	}
+	return after, io.ErrUnexpectedEOF
+}
+
+// eventSilence is three of the node's signs of life; maxEventBytes bounds a
+// line.
+const (
+	eventSilence  = 45 * time.Second
+	maxEventBytes = 1 << 20
+)

@@ -193,3 +193,11 @@ func (f *fake) Backup(_ context.Context, shard uint32, w io.Writer) error {
 	}
 	return f.backup(shard, w)
 }
+
+func (f *fake) Events(_ context.Context, q api.EventRequest, ready func(), fn func(api.Event) error) error {
+	ready()
+	if err := fn(api.Event{ID: "1", Record: api.Record{Verb: "submitted", TaskID: q.After}}); err != nil {
+		return err
+	}
+	return api.Errorf(503, 2, "reader_too_slow", api.RetryLater, "slow")
+}

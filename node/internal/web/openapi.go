@@ -154,4 +154,6 @@ Everything is JSON over HTTP; GET /openapi.json describes all of it. Errors are 
 4. End it: POST /v1/tasks/{task_id}/complete {"agent_id":"me","epoch":E,"result":...} or .../fail {"error":"why"}
    A stale_lease answer means that the task was given to someone else: stop, and undo nothing that the epoch did not fence.
 5. Give work: POST /v1/tasks {"action":"vet","target":"go","input":{...},"idempotency_key":"..."}; GET /v1/tasks/{task_id}?wait=30s
+6. Follow what happens: GET /v1/events (server-sent events; Last-Event-ID goes on where you were). Agents that stay can use the
+   stream quorate.v1.Work (Connect, gRPC) on the same port: tasks are pushed, leases renewed for you.
 `

@@ -85,6 +85,8 @@ func (s *server) operations() []operation {
 		{"GET", "/v1/audit/heads", "ledger_heads", "Where the answering node's chains end.", nil, headsAnswer{}, nil, one, (*server).heads},
 		{"GET", "/v1/audit/verify", "verify_ledger", "Have the answering node recompute its chains from disk.", nil, api.LedgerVerification{}, nil, one, (*server).verify},
 		{"GET", "/v1/backup/{shard}", "backup", "Stream one shard as of now, for `quorate backup`; only the node that leads it does.", nil, nil, nil, one, (*server).backup},
+		{"GET", "/v1/events", "events", "Audit records of the answering node as server-sent events; go on with the Last-Event-ID header, or begin with from=start.", nil, nil,
+			[]string{"agent_id", "verb", "task_id", "fleet_id", "session_id", "from"}, one, (*server).events},
 		{"GET", "/v1/cluster", "cluster", "Nodes, shards, leaders, queues, agents.", nil, api.Cluster{}, nil, one, (*server).cluster},
 		{"GET", "/v1/doctor", "doctor", "Health, layer by layer, with what to do.", nil, api.Doctor{}, nil, one, (*server).doctor},
 	}
@@ -94,7 +96,7 @@ func (s *server) operations() []operation {
 	for _, l := range []struct {
 		method, path, name string
 		layer              int
-	}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"GET", "/v1/events", "events", 2}, {"POST", "/mcp", "mcp", 2}} {
+	}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"POST", "/mcp", "mcp", 2}} {
 		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
 			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,
 			func(*server, http.ResponseWriter, *http.Request) error {

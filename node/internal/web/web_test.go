@@ -61,7 +61,6 @@ func TestBadInput(t *testing.T) {
 		{"trailing slash", "GET", "/v1/tasks/", "", 404, "no_such_resource", ""},
 		{"method", "PUT", "/v1/tasks", "", 405, "method_not_allowed", "POST"},
 		{"method of a plain path", "POST", "/healthz", "", 405, "method_not_allowed", "GET"},
-		{"later slice", "GET", "/v1/events", "", 501, "not_yet_supported", "events"},
 		{"later slice", "POST", "/mcp", "{}", 501, "not_yet_supported", "mcp"},
 		{"retry later", "DELETE", "/v1/agents/a", "", 503, "no_leader", ""},
 		{"plain error", "GET", "/v1/agents", "", 500, "internal", "disk on fire"},
