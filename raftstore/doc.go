@@ -25,7 +25,7 @@
 //	staging/  unfinished tables and snapshots, emptied at open
 //	removed/  journals of replicas that were put away
 //
-// # Invariants, and where they are kept
+// # Invariants, and where they are kept (faults_test.go: the table of fault tests)
 //
 //	nothing is acknowledged before a quorum's fsync           Replica.handleReady: responses in Log.Sync's then
 //	nobody leads in a term that is not on its disk            Replica.handleReady: requests for votes after Log.Sync
