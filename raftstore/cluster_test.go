@@ -132,7 +132,8 @@ type network struct {
 	wg sync.WaitGroup
 	// corrupt, if set, may damage a snapshot on its way.
 	corrupt func(from, to uint64, w io.Writer) io.Writer
-	mute    bool // nobody says how much of a journal it has
+	stream  func(write func(io.Writer) error, receive func(io.Reader) error) error // instead of a pipe
+	mute    bool                                                                   // nobody says how much of a journal it has
 }
 
 type packet struct {
@@ -168,6 +169,9 @@ func (n *testNode) SendSnapshot(ctx context.Context, to uint64, write func(io.Wr
 	target := n.net.running(to)
 	if target == nil || n.net.isCut(n.id, to) {
 		return errors.New("peer is down")
+	}
+	if n.net.stream != nil {
+		return n.net.stream(write, func(r io.Reader) error { return target.Receive(n.id, r) })
 	}
 	pr, pw := io.Pipe()
 	stop := context.AfterFunc(ctx, func() { pw.CloseWithError(ctx.Err()) })

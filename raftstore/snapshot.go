@@ -228,7 +228,10 @@ func (g *stagedSnapshot) begin(h snapshotHeader) error {
 		return err
 	}
 	g.journalPath = g.fs.PathJoin(g.tables.d.staging, g.tables.name+".qj")
-	g.journalFile, err = g.fs.Create(g.journalPath, vfs.WriteCategoryUnspecified)
+	f, err := g.fs.Create(g.journalPath, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		g.journalFile = steadily(f)
+	}
 	return err
 }
 

@@ -216,9 +216,17 @@ func (t *tableSet) open() error {
 		return err
 	}
 	t.paths = append(t.paths, path)
-	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(f), t.d.opts.MakeWriterOptions(0, t.d.db.TableFormat()))
+	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(steadily(f)), t.d.opts.MakeWriterOptions(0, t.d.db.TableFormat()))
 	t.bytes = 0
 	return nil
+}
+
+// steadySyncBytes is how much of a large file waits for the disk at once. Without a bound an fsync of the log waits
+// for all of it.
+const steadySyncBytes = 512 << 10
+
+func steadily(f vfs.File) vfs.File {
+	return vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: steadySyncBytes})
 }
 
 func (t *tableSet) set(key, value []byte) error {

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"runtime"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -171,6 +172,7 @@ func (s *snapshotWriter) flush() error {
 	binary.LittleEndian.PutUint32(s.out[9:], crc32.Update(crc, castagnoli, s.out[head:]))
 	s.raw = s.raw[:0]
 	_, err := s.w.Write(s.out)
+	runtime.Gosched() // a chunk is a millisecond of work: nobody should wait for ten of them
 	return err
 }
 
@@ -242,6 +244,7 @@ func (s *snapshotReader) chunk() (end bool, err error) {
 	if err != nil || len(s.raw) != int(rawLen) {
 		return false, fmt.Errorf("chunk does not unpack: %v: %w", err, ErrCorrupt)
 	}
+	runtime.Gosched() // as in flush
 	if kind == chunkEnd {
 		return true, s.end()
 	}
