@@ -12,9 +12,10 @@
 // Store.Propose puts it in the shard's mailbox. Its engine packs what is there into one entry (two entries
 // go at once, further ones when full, at most MaxInflightEntries), hands it to raft, sends it to the followers, and
 // while its own fsync runs applies what was committed before. A quorum's fsyncs commit it; Machine.Apply changes
-// memory and appends to the Journal; Done gets the outcome. Every two seconds Machine.Freeze says what changed: a
-// writer makes the journal durable, then ingests sorted tables with the changes and the applied index; only then the
-// log is truncated. After a crash the Machine is restored from there and the log is applied again.
+// memory and appends to the Journal; Done gets the outcome. Every two seconds Machine.Freeze fixes what changed: a
+// writer takes it in parts, beside Apply, makes the journal durable, then ingests sorted tables with the changes and
+// the applied index; only then the log is truncated. After a crash the Machine is restored from there and the log is
+// applied again. Backup streams a shard's checkpoint; a Seed makes another cluster of such streams, or of a Survivor.
 //
 // # Directory
 //
@@ -41,6 +42,7 @@
 //	data of another raft ID is refused                        disk.identify, readMarks
 //	a snapshot counts whole or not at all                     readSnapshot; shard.install and shardLog.finishInstall
 //	raft hears how every snapshot ended                       shard.startStream
+//	a seeded cluster knows no vote or epoch of the old one    Seed.writeLog: new IDs, termRaise, a first entry
 //	after a failed fsync nothing goes on                      pebbleLogger.Fatalf, Store.fatal
 //	replicas of one log are in one state                      digests, compared between peers; the minority stops
 //	one membership change at a time, each by its own name      Replica.proposeChange, assignChange
@@ -67,12 +69,12 @@
 //
 // Rejected: waiting for the own fsync before sending to the followers (a round trip more for a lone command); a
 // goroutine per shard that also waits for its fsync (three nodes at 2,000 lifecycles/s, completed p50 / p99: 12.6 / 49 ms
-// against 8.0 / 30 ms with engines); a Pebble snapshot
-// for streams (an excise takes keys away under it, an iterator keeps them).
+// against 8.0 / 30 ms with engines); a Pebble snapshot for streams (an excise takes keys away under it).
+// Large states, snapshots, restarts: STATE.md.
 //
 // # What it does not do
 //
 // It routes nothing, knows no cluster beyond raft IDs, decides no membership (Change, Create and Drop are an
-// administrator's, one step a call), and limits no bandwidth. Snapshots carry the whole journal. Damage in the last
-// moments of a log, since the marks were last written (marksInterval), looks like a crash in mid-write.
+// administrator's, one step a call). Damage in the last moments of a log, since the marks were last written
+// (marksInterval), looks like a crash in mid-write.
 package raftstore
