@@ -91,6 +91,62 @@ type counted struct {
 
 func (c counted) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return c.w.Write(p) }
 
+// loader offers proposals to one store.
+type loader struct {
+	b    *testing.B
+	to   *Store
+	done atomic.Int64
+}
+
+// propose keeps window of n commands in flight (n < 0: until stop) and returns when all are answered.
+func (l *loader) propose(n, window int, command []byte, stop <-chan struct{}) {
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, window)
+	for i := 0; n < 0 || i < n; i++ {
+		select {
+		case <-stop:
+			n = 0
+			continue
+		case tokens <- struct{}{}:
+		}
+		wg.Add(1)
+		l.to.Propose(0, []Proposal{{Command: command, Done: func(r Result) {
+			if r.Err != nil {
+				l.b.Error(r.Err)
+			}
+			l.done.Add(1)
+			<-tokens
+			wg.Done()
+		}}})
+	}
+	wg.Wait()
+}
+
+// run offers perSecond, or with 0 as many as go, until stop.
+func (l *loader) run(perSecond int, stop <-chan struct{}) {
+	if perSecond <= 0 {
+		l.propose(-1, 1024, make([]byte, 128), stop)
+		return
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			l.propose(perSecond/200, 1024, make([]byte, 128), nil)
+		}
+	}
+}
+
+// rate is answers a second while until runs.
+func (l *loader) rate(until func()) float64 {
+	from, start := l.done.Load(), time.Now()
+	until()
+	return float64(l.done.Load()-from) / time.Since(start).Seconds()
+}
+
 // BenchmarkSnapshot brings a new replica up by a snapshot while the others are loaded: MiB of state a second, and what
 // is left of the throughput meanwhile.
 //
@@ -111,67 +167,25 @@ func BenchmarkSnapshot(b *testing.B) {
 		took.Store(int64(time.Since(start)))
 		return err
 	}
-	lead := w.leader(0)
-	var done atomic.Int64
-	propose := func(n, window int, command []byte, stop <-chan struct{}) {
-		var wg sync.WaitGroup
-		tokens := make(chan struct{}, window)
-		for i := 0; n < 0 || i < n; i++ {
-			select {
-			case <-stop:
-				n = 0
-				continue
-			case tokens <- struct{}{}:
-			}
-			wg.Add(1)
-			lead.store.Load().Propose(0, []Proposal{{Command: command, Done: func(r Result) {
-				if r.Err != nil {
-					b.Error(r.Err)
-				}
-				done.Add(1)
-				<-tokens
-				wg.Done()
-			}}})
-		}
-		wg.Wait()
-	}
-	propose(*snapshotMiB<<20/(2*bulkyBytes), 64, []byte("b"), nil)
-	if err := lead.store.Load().checkpointAt(b.Context(), 0, lead.store.Load().Status()[0].Applied); err != nil {
+	l := &loader{b: b, to: w.leader(0).store.Load()}
+	l.propose(*snapshotMiB<<20/(2*bulkyBytes), 64, []byte("b"), nil)
+	if err := l.to.checkpointAt(b.Context(), 0, l.to.Status()[0].Applied); err != nil {
 		b.Fatal(err)
 	}
 	stop := make(chan struct{})
 	var load sync.WaitGroup
-	switch {
-	case *snapshotLoad == 0:
-		load.Go(func() { propose(-1, 1024, make([]byte, 128), stop) })
-	case *snapshotLoad > 0:
-		load.Go(func() {
-			tick := time.NewTicker(5 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-tick.C:
-					propose(*snapshotLoad/200, 1024, make([]byte, 128), nil)
-				}
-			}
-		})
+	if *snapshotLoad >= 0 {
+		load.Go(func() { l.run(*snapshotLoad, stop) })
 	}
-	rate := func(until func()) float64 {
-		from, start := done.Load(), time.Now()
-		until()
-		return float64(done.Load()-from) / time.Since(start).Seconds()
-	}
-	rate(func() { <-time.After(time.Second) })
-	alone := rate(func() { <-time.After(3 * time.Second) })
+	l.rate(func() { <-time.After(time.Second) })
+	alone := l.rate(func() { <-time.After(3 * time.Second) })
 	b.ResetTimer()
 	n := w.add(4, change)
 	n.open(b)
 	if err := n.store.Load().Create(0, founders); err != nil {
 		b.Fatal(err)
 	}
-	beside := rate(func() {
+	beside := l.rate(func() {
 		if err := w.change(0, Change{AddLearner, 4}); err != nil {
 			b.Fatal(err)
 		}
