@@ -209,7 +209,7 @@ func (n *natsQueue) publish(ctx context.Context, m *bench.Meter, c *nats.Conn) e
 			return nil
 		}
 		for i, d := range due {
-			ack, err := js.PublishAsync(n.subject(), encodeTask(seq+int64(i), d))
+			ack, err := js.PublishAsync(n.subject(), encodeTask(seq+int64(i), d), jetstream.WithStallWait(proposeTimeout))
 			if err != nil {
 				return fmt.Errorf("publish: %w", err)
 			}
