@@ -68,6 +68,10 @@ func (w *rows) key(prefix byte, name *[16]byte) []byte {
 // encode writes a frozen task's rows.
 func (t *Tasks) encode(e *entry) {
 	w := &t.rows
+	if e.evicted() {
+		t.encodeGone(e)
+		return
+	}
 	if need := e.rowSize() + 3*rowKeySize; cap(w.arena)-len(w.arena) < need {
 		w.arena = make([]byte, 0, need)
 	}

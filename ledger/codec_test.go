@@ -45,6 +45,7 @@ func fullCommands() []Command {
 		&ClusterRestored{ClusterID: [16]byte{1, 2, 3, 15: 16}, From: [16]byte{9, 15: 1}, Name: "quorate", Shards: 5,
 			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
 		&AuditFormat{Version: 2},
+		&Evict{BeforeMillis: 1_790_000_000_000, IDs: []TaskID{id, parent}},
 		&Erase{ID: id, By: "bob", Reason: "request 7"},
 		&NodeKey{RaftID: 7, Key: "n1.0000000000000007+01234567+AQ=="},
 		&PlacementInit{Members: []uint64{1<<63 - 1, 2}},

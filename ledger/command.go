@@ -40,6 +40,7 @@ const (
 const (
 	kindAuditFormat kind = iota + 40
 	kindErase
+	kindEvict
 )
 
 const (
@@ -77,6 +78,8 @@ func newCommand(k kind) Command {
 		return new(Refused)
 	case kindNodeKey:
 		return new(NodeKey)
+	case kindEvict:
+		return new(Evict)
 	case kindErase:
 		return new(Erase)
 	case kindAuditFormat:

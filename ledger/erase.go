@@ -35,6 +35,12 @@ func (t *Tasks) decideAudit(k kind, r *reader) Outcome {
 		t.whole(r)
 		return t.erase(&c)
 	}
+	if k == kindEvict {
+		var c Evict
+		c.read(r)
+		t.whole(r)
+		return t.evict(&c)
+	}
 	var c AuditFormat
 	c.read(r)
 	t.whole(r)

@@ -97,6 +97,9 @@ func (t *Tasks) freezeExtras() {
 		return cmp.Or(cmp.Compare(a.prefix, b.prefix), bytes.Compare(a.name[:], b.name[:]))
 	})
 	for _, x := range slices.Compact(t.extras) {
+		if x.prefix == prefixKey && t.byKey.find(&x.name) != 0 {
+			continue // another task has the key since: its row is written over
+		}
 		key := appendRowKey(nil, x.prefix, &x.name)
 		if value := t.extraRow(x); value != nil {
 			t.rows.puts = append(t.rows.puts, KV{key, value})

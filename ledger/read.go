@@ -8,6 +8,9 @@ import (
 // Task reads one task, from memory or from the checkpoint.
 func (t *Tasks) Task(id TaskID) (Task, bool, error) {
 	if i := t.byID.find((*[16]byte)(&id)); i != 0 {
+		if t.slab.at(i).evicted() {
+			return Task{}, false, nil
+		}
 		return t.inMemory(t.slab.at(i)), true, nil
 	}
 	if !t.mayBeCold(&id) {
@@ -156,7 +159,7 @@ func (s *scan) memory(upTo *TaskID) bool {
 		}
 		s.page.Next = it.id
 		s.seen++
-		if e := s.t.slab.at(it.place); s.q.selects(e) {
+		if e := s.t.slab.at(it.place); !e.evicted() && s.q.selects(e) {
 			s.page.Tasks = append(s.page.Tasks, s.t.inMemory(e))
 		}
 	}

@@ -116,6 +116,7 @@ const (
 	VerbAuditFormat     = "audit_format"
 	VerbNodeKey         = "node_key"
 	VerbErase           = "erase"
+	VerbEvict           = "evict"
 	VerbCompliance      = "compliance" // what rule packs decided about an intent
 	VerbPackPut         = "pack_put"
 	VerbPackRemove      = "pack_remove"

@@ -67,7 +67,8 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 		case 12:
 			c = &Timeout{ID: pick()}
 		case 13:
-			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"}}[r.IntN(2)]
+			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"},
+				&Evict{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}}}[r.IntN(3)]
 		case 14:
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:
@@ -289,6 +290,9 @@ func follow(t *testing.T, lives map[TaskID]*life, e Event) {
 	if l == nil {
 		l = &life{}
 		lives[e.ID] = l
+	}
+	if e.From == 0 && l.state.Terminal() { // evicted, and its ID comes again
+		*l = life{}
 	}
 	switch {
 	case e.From != l.state:

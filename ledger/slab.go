@@ -46,6 +46,7 @@ const (
 	flagEndedRow                        // has a row among the ended ones
 	flagKeyRow                          // its key has a row
 	flagUnused                          // the slot is free
+	flagEvicted                         // nobody sees it; its rows go with the next checkpoint
 	flagRelated                         // its spec names a session or a parent
 )
 

@@ -149,7 +149,7 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.restored(&c)
-	case kindAuditFormat, kindErase:
+	case kindAuditFormat, kindErase, kindEvict:
 		return t.decideAudit(k, r)
 	default:
 		if r.err == nil && (newTxnCommand(k) != nil || k == kindRuled) {
@@ -177,7 +177,10 @@ func (t *Tasks) whole(r *reader) {
 // entry is then good until the next find), and nil if it is nowhere.
 func (t *Tasks) find(id TaskID) (uint32, *entry) {
 	if i := t.byID.find((*[16]byte)(&id)); i != 0 {
-		return i, t.held(i)
+		if e := t.held(i); !e.evicted() {
+			return i, e
+		}
+		return 0, nil
 	}
 	if !t.mayBeCold(&id) {
 		return 0, nil
@@ -219,7 +222,11 @@ func (t *Tasks) findKey(key *[16]byte) *entry {
 	if len(b) != len(TaskID{}) {
 		panic(fmt.Sprintf("ledger: shard %d: a key's row has %d bytes", t.shard, len(b)))
 	}
-	_, e := t.find(TaskID(b))
+	id := TaskID(b)
+	_, e := t.find(id)
+	if t.byID.find((*[16]byte)(&id)) != 0 && (e == nil || e.key != *key) {
+		return nil // evicted: the row of its key goes with the next checkpoint
+	}
 	if e == nil {
 		panic(fmt.Sprintf("ledger: shard %d: a key's task %s is not there", t.shard, TaskID(b)))
 	}
@@ -237,6 +244,9 @@ func keyHash(fleet, key []byte) [16]byte {
 
 // keep enters a task in memory.
 func (t *Tasks) keep(e *entry) (uint32, *entry) {
+	if i, p := t.revive(e); i != 0 {
+		return i, p
+	}
 	i, p := t.slab.take()
 	*p = *e
 	t.byID.add(i)

@@ -64,6 +64,10 @@ type Config struct {
 	// are refused (disk_full) and the rest is kept for what ends them; default
 	// 256 MiB, negative never.
 	DiskReserveBytes int64
+	// TaskRetention is how long ended tasks and their idempotency keys are kept
+	// on the shards this node leads; default 0, for ever. Their audit records
+	// stay. It is at least MinTaskRetention.
+	TaskRetention time.Duration
 	// AuditLevel is "hash" (default: audit records are hashed into Merkle trees
 	// as they come, for checkpoints and proofs) or "log" (they are kept only).
 	AuditLevel string
@@ -142,6 +146,9 @@ func (c Config) validate() error {
 	}
 	if len(c.Cluster) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.Cluster) {
 		bad("cluster name %q: want up to %d letters, digits, '.', '_' or '-'", c.Cluster, maxNodeIDBytes)
+	}
+	if c.TaskRetention != 0 && c.TaskRetention < MinTaskRetention {
+		bad("task retention %v: want %v or more, or 0 for ever", c.TaskRetention, MinTaskRetention)
 	}
 	if c.AuditLevel != AuditHash && c.AuditLevel != AuditLog {
 		bad("audit level %q: want %s or %s", c.AuditLevel, AuditHash, AuditLog)

@@ -120,6 +120,7 @@ func (n *core) start() {
 	n.loop(n.balanceLoop)
 	n.loop(n.renewLoop)
 	n.loop(n.trailLoop)
+	n.loop(n.retentionLoop)
 	n.loop(n.leadsLoop)
 	n.loop(n.adminLoop)
 }

@@ -70,6 +70,7 @@
 //	adminLoop   core.start   core.stop; works on the control shard's leader only
 //	joinLoop    Node         member, or Close; asks to be let in
 //	trailLoop   core.start   core.stop; hashes and indexes audit records
+//	retentionLoop core.start core.stop; has ended tasks evicted on shards led here
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's

@@ -50,6 +50,7 @@ type startCmd struct {
 	AgentInterval   time.Duration `default:"30s" help:"How often an agent should be heard of."`
 	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
 	DiskReserve     int64         `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
+	TaskRetention   time.Duration `default:"0" help:"Keep ended tasks and their idempotency keys this long (at least 1m); 0: for ever. Audit records stay."`
 	AuditLevel      string        `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string      `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
 	RankSuccess     float64       `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
@@ -89,7 +90,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
+		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
 	if err != nil {
 		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}
