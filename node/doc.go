@@ -31,6 +31,7 @@
 // for itself (actions.go), goes through the log before anybody hears of it
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
+// Audit records are hashed and indexed behind the apply path (trails.go).
 //
 // # Members
 //
@@ -41,9 +42,6 @@
 // bodies.go); whom to is told by notifyLeads (replicas.go). A node started
 // with --join is a gateway until it is admitted (join.go), and a removed
 // identity is refused at every handshake, for ever.
-// Audit records are hashed into Merkle trees and indexed behind the apply path
-// (trails.go, internal/trail); checkpoints over them are signed here and by the
-// peers (checkpoint.go), exports and proofs are package ledger/proof's.
 //
 // # Invariants
 //
@@ -69,8 +67,7 @@
 //	leadsLoop   core.start   core.stop; says what is led here, follows the members
 //	adminLoop   core.start   core.stop; works on the control shard's leader only
 //	joinLoop    Node         member, or Close; asks to be let in
-//	trailLoop   core.start   core.stop; hashes and indexes audit records
-//	retentionLoop core.start core.stop; has ended tasks evicted on shards led here
+//	trailLoop, retentionLoop core.start, core.stop; audit records, ended tasks
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's
