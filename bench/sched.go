@@ -25,6 +25,9 @@ const (
 	SchedTasks    = "tasks to two workers"
 )
 
+// SchedMetrics are all of them, in the order of the table.
+func SchedMetrics() []string { return schedMetrics }
+
 var schedMetrics = []string{SchedOwn, SchedOwn32, SchedHandOff, SchedHandOff1, SchedSubmit, SchedSubmit32, SchedTasks}
 
 // SchedContender does each of the things it can with n handles or tasks and
@@ -64,7 +67,7 @@ func Sched(ctx context.Context, cfg SchedConfig) ([]SchedRow, error) {
 	if cfg.Rounds == 0 {
 		cfg.Rounds = 5
 	}
-	contenders := []SchedContender{SchedQuorate(), schedChannel(), schedMutex(), schedGoroutines()}
+	contenders := SchedContenders()
 	var rows []SchedRow
 	for _, metric := range schedMetrics {
 		own := 0.0
@@ -93,6 +96,11 @@ func Sched(ctx context.Context, cfg SchedConfig) ([]SchedRow, error) {
 		}
 	}
 	return rows, printSched(cfg, rows)
+}
+
+// SchedContenders are the scheduler, first, and what the language offers.
+func SchedContenders() []SchedContender {
+	return []SchedContender{schedQuorate(), schedChannel(), schedMutex(), schedGoroutines()}
 }
 
 // Measure does metric's work once and returns nanoseconds an operation.
@@ -125,9 +133,9 @@ func printSched(cfg SchedConfig, rows []SchedRow) error {
 
 const schedRun = 32
 
-// SchedQuorate is the scheduler. Its tasks are real ones: a class, four bands,
+// schedQuorate is the scheduler. Its tasks are real ones: a class, four bands,
 // a generation checked before the body, a body that may panic.
-func SchedQuorate() SchedContender {
+func schedQuorate() SchedContender {
 	return SchedContender{Name: "sched", Work: map[string]func(int){
 		SchedOwn: func(n int) { schedOwn(n, 1) }, SchedOwn32: func(n int) { schedOwn(n, schedRun) },
 		SchedHandOff: func(n int) { schedHandOff(n, schedRun) }, SchedHandOff1: func(n int) { schedHandOff(n, 1) },
