@@ -13,6 +13,8 @@
 //   - the epochs of its leases, in the order they were handed out, strictly
 //     increase, and a stale one is refused;
 //   - one idempotency key is one task;
+//   - an exactly_once task is not run again without anybody's word that it had
+//     not happened;
 //   - the ledgers of all nodes verify and are prefixes of one another.
 //
 // Nodes are separate processes started and killed by package proc. The checker
