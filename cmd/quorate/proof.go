@@ -92,6 +92,9 @@ func (c *ledgerVerifyCmd) offline(con console) error {
 		path = c.File + ".keys"
 	}
 	text, err := readLimited(path, maxKeysBytes)
+	if err != nil && c.Keys == "" {
+		return noKeys(err, path)
+	}
 	if err != nil {
 		return err
 	}
@@ -164,6 +167,17 @@ func (c *ledgerVerifyCmd) offlineProof(con console, in io.Reader, keys []string,
 	}
 	fmt.Fprintf(con.out, "record %d of shard %d (%s) is in the log; checkpoint signed by %s\n", r.Seq, r.Shard, r.Verb, strings.Join(cp.By, ", "))
 	return nil
+}
+
+// noKeys says what a missing file of keys means: a checkpoint that nobody
+// known has signed proves nothing, so there is no verifying without.
+func noKeys(err error, path string) error {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return api.Errorf(422, 7, "keys_missing", api.RetryNo, "there is no %s, and without keys nobody can tell who signed the checkpoint", path).
+		WithHint("ask those you trust for their keys (on a node: quorate ledger keys > %s), or give --keys FILE", path)
 }
 
 // refuted says what does not verify.
