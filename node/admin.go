@@ -53,7 +53,7 @@ type changeRequest struct {
 }
 
 func (n *core) adminLoop() {
-	t := time.NewTicker(adminInterval)
+	t := n.ticker(adminInterval)
 	defer t.Stop()
 	for {
 		select {

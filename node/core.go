@@ -339,6 +339,9 @@ func (n *core) enter(api, gossip, version string) {
 // raftTransport lets the replicas send over the peer connections.
 type raftTransport struct{ *peer.Transport }
 
+// Send queues: the engine flushes when all its shards have sent.
+func (t raftTransport) Send(to uint64, shard uint32, msg []byte) { t.Queue(to, shard, msg) }
+
 // methodJournal asks how much of a shard's journal a node has.
 const methodJournal method = 60
 

@@ -13,15 +13,26 @@ import (
 
 // Intervals of the node's loops.
 const (
-	deskInterval    = 50 * time.Millisecond
+	deskInterval    = 100 * time.Millisecond
 	depthInterval   = 100 * time.Millisecond
 	balanceInterval = 500 * time.Millisecond
 	balanceTurns    = 6 // a leader that may stay is moved this rarely
 )
 
+// ticker is time.NewTicker on the process's beat.
+func (n *core) ticker(interval time.Duration) *time.Ticker {
+	t := time.NewTimer(raftstore.UntilBeat(time.Now(), n.id.RaftID))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-n.ctx.Done():
+	}
+	return time.NewTicker(interval)
+}
+
 // deskLoop turns the wheel: it proposes what is due on the shards led here.
 func (n *core) deskLoop() {
-	t := time.NewTicker(deskInterval)
+	t := n.ticker(deskInterval)
 	defer t.Stop()
 	for {
 		select {
@@ -53,7 +64,7 @@ func (n *core) propose(shard uint32, cmds []ledger.Command) {
 // silent.
 func (n *core) agentLoop() {
 	every := min(n.cfg.AgentInterval/3, time.Second)
-	t := time.NewTicker(every)
+	t := n.ticker(every)
 	defer t.Stop()
 	for {
 		select {
@@ -131,7 +142,7 @@ func (n *core) heard(from uint64, body []byte) {
 // so that leaders spread evenly; from a node that is to lose its replica at
 // once.
 func (n *core) balanceLoop() {
-	t := time.NewTicker(balanceInterval)
+	t := n.ticker(balanceInterval)
 	defer t.Stop()
 	for turn := 0; ; turn++ {
 		select {

@@ -20,7 +20,7 @@ const relayInterval = 500 * time.Millisecond
 // relayLoop delivers the letters of the shards led here until they are
 // acknowledged.
 func (n *core) relayLoop() {
-	t := time.NewTicker(relayInterval)
+	t := n.ticker(relayInterval)
 	defer t.Stop()
 	for {
 		select {

@@ -141,7 +141,7 @@ func (n *core) ledHere() map[uint32]uint64 {
 // of a shard has nobody else to learn it from. It also keeps connections to the
 // cluster's members, and to nobody else.
 func (n *core) leadsLoop() {
-	t := time.NewTicker(leadsInterval)
+	t := n.ticker(leadsInterval)
 	defer t.Stop()
 	known := map[uint64]nodeRef{}
 	for {

@@ -23,7 +23,7 @@ func (n *core) retentionLoop() {
 	if n.cfg.TaskRetention == 0 {
 		return
 	}
-	t := time.NewTicker(retentionInterval)
+	t := n.ticker(retentionInterval)
 	defer t.Stop()
 	for {
 		select {

@@ -21,7 +21,7 @@ const (
 
 // Intervals of the trail.
 const (
-	trailInterval      = 250 * time.Millisecond // between looks at the journals
+	trailInterval      = 300 * time.Millisecond // between looks at the journals
 	trailSaveInterval  = 10 * time.Second       // what a crash makes hash again
 	checkpointInterval = time.Minute            // of the control leader, if there is something new
 )
@@ -157,7 +157,7 @@ func (t *trails) forget(shard uint32) error {
 // trailLoop hashes what was recorded, saves what was hashed, and has the
 // control leader make a checkpoint now and then.
 func (n *core) trailLoop() {
-	t := time.NewTicker(trailInterval)
+	t := n.ticker(trailInterval)
 	defer t.Stop()
 	saved, signed := time.Now(), time.Now()
 	for {

@@ -29,7 +29,7 @@ type Config struct {
 
 	TickInterval   time.Duration // default 100 ms: one step of raft's clock
 	ElectionTicks  int           // default 10: a silent leader is replaced after 1–2 × this
-	HeartbeatTicks int           // default 2
+	HeartbeatTicks int           // default 3
 
 	Engines            int // default half of GOMAXPROCS: goroutines that drive the shards, each some of them
 	MaxCommandBytes    int // default 4 MiB: a larger command is ErrTooLarge
@@ -71,7 +71,7 @@ func (c Config) withDefaults() Config {
 	}
 	setDefault(&c.TickInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTicks, 10)
-	setDefault(&c.HeartbeatTicks, 2)
+	setDefault(&c.HeartbeatTicks, 3)
 	setDefault(&c.Engines, max(1, runtime.GOMAXPROCS(0)/2))
 	setDefault(&c.MaxCommandBytes, 4<<20)
 	setDefault(&c.MaxBatchCommands, 256)

@@ -92,7 +92,7 @@ func (e *engine) pendingSync(now time.Time) time.Duration {
 
 // spaceLoop looks at the free space. It is a goroutine of its own because the file system may keep it waiting.
 func (s *Store) spaceLoop() {
-	t := time.NewTicker(spaceInterval)
+	t := s.ticker(spaceInterval)
 	defer t.Stop()
 	for {
 		s.lookAtSpace()

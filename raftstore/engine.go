@@ -32,12 +32,15 @@ type engine struct {
 		abort  bool     // end at once
 	}
 	done    chan struct{} // closed at the end
+	batcher Batcher       // the transport, if it is one
 	current *shard        // being worked on, for the message of a panic
 	froze   bool          // a checkpoint began in this turn
 }
 
 func newEngine(env *shardEnv) *engine {
-	return &engine{env: env, wake: make(chan struct{}, 1), syncs: make(chan logWrite, maxSyncs), done: make(chan struct{})}
+	e := &engine{env: env, wake: make(chan struct{}, 1), syncs: make(chan logWrite, maxSyncs), done: make(chan struct{})}
+	e.batcher, _ = env.cfg.Transport.(Batcher)
+	return e
 }
 
 func (e *engine) signal() {
@@ -226,6 +229,9 @@ func (e *engine) turn() error {
 			return fmt.Errorf("log append: %w", err)
 		} else if ok {
 			e.syncs <- w
+		}
+		if e.batcher != nil {
+			e.batcher.Flush()
 		}
 		for _, s := range e.shards {
 			if !s.active || s.stopping || s.detached {

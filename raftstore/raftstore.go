@@ -89,6 +89,10 @@ type Transport interface {
 	SendSnapshot(ctx context.Context, to uint64, write func(io.Writer) error) error
 }
 
+// Batcher is a Transport whose Send may hold messages back until Flush, which an engine calls when all its shards have
+// sent what they had: one frame to a peer then carries them.
+type Batcher interface{ Flush() }
+
 // JournalAsker is a Transport that can ask a peer what its Store.JournalBase says. Snapshots then leave out what the
 // peer has of the journal.
 type JournalAsker interface {

@@ -190,10 +190,21 @@ func (s *Store) Start() {
 	s.loops.Go(s.spaceLoop)
 }
 
+// ticker is time.NewTicker on the process's beat.
+func (s *Store) ticker(interval time.Duration) *time.Ticker {
+	t := time.NewTimer(UntilBeat(time.Now(), s.cfg.RaftID))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.quit:
+	}
+	return time.NewTicker(interval)
+}
+
 // tickLoop gives every shard its ticks. A shard that is busy for longer gets one, not all it missed: a replica that
 // was stuck must hear from its leader before it believes that it lost it.
 func (s *Store) tickLoop() {
-	t := time.NewTicker(s.cfg.TickInterval)
+	t := s.ticker(s.cfg.TickInterval)
 	defer t.Stop()
 	for {
 		select {
@@ -209,7 +220,7 @@ func (s *Store) tickLoop() {
 }
 
 func (s *Store) marksLoop() {
-	t := time.NewTicker(marksInterval)
+	t := s.ticker(marksInterval)
 	defer t.Stop()
 	for {
 		select {

@@ -114,7 +114,9 @@ func (p *Peer) Close() error { return errors.Join(p.store.Close(), p.peers.Close
 
 type transport struct{ t *peer.Transport }
 
-func (t transport) Send(to uint64, shard uint32, msg []byte) { t.t.Send(to, shard, msg) }
+func (t transport) Send(to uint64, shard uint32, msg []byte) { t.t.Queue(to, shard, msg) }
+
+func (t transport) Flush() { t.t.Flush() }
 
 func (t transport) SendSnapshot(ctx context.Context, to uint64, write func(io.Writer) error) error {
 	return t.t.SendSnapshot(ctx, to, write)

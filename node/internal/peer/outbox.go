@@ -24,6 +24,7 @@ type outbox struct {
 		bytes  int       // waiting, and taken but not finished
 		queued uint64    // bytes ever accepted
 		taken  uint64    // of these, taken by the writer
+		held   bool      // something waits and the writer was not woken
 		closed bool
 	}
 }
@@ -44,6 +45,7 @@ type lane uint8
 const (
 	laneCall  lane = iota // half; refused
 	laneRaft              // all; refused
+	laneHeld              // the same; stays until flush, or until another frame is put
 	laneReply             // all; waits
 )
 
@@ -81,15 +83,32 @@ func (o *outbox) put(l lane, f *frame, compressAbove int) (start uint64, err err
 	start = o.mu.queued
 	o.mu.queued += uint64(n)
 	o.mu.bytes += n
-	if o.mu.head == len(o.mu.chunks) {
-		select { // the first of a batch wakes the writer
-		case o.wake <- struct{}{}:
-		default:
-		}
+	if first := o.mu.head == len(o.mu.chunks); l == laneHeld {
+		o.mu.held = o.mu.held || first
+	} else if first || o.mu.held { // the first of a batch wakes the writer
+		o.rouse()
 	}
 	o.append(h.b[:h.n])
 	o.append(body)
 	return start, nil
+}
+
+// rouse wakes the writer; the lock is held.
+func (o *outbox) rouse() {
+	o.mu.held = false
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// flush wakes the writer if what waits was held back.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	if o.mu.held {
+		o.rouse()
+	}
+	o.mu.Unlock()
 }
 
 // append copies b behind what waits; the lock is held.

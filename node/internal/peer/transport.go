@@ -188,7 +188,13 @@ func (t *Transport) conn(id uint64) (*remote, *conn) {
 
 // Send queues a raft message. It never blocks; the message is dropped when the
 // peer is down or its queue is full.
-func (t *Transport) Send(to uint64, shard uint32, msg []byte) {
+func (t *Transport) Send(to uint64, shard uint32, msg []byte) { t.queue(laneRaft, to, shard, msg) }
+
+// Queue is Send, but the message stays until Flush, or until something else
+// goes to that peer.
+func (t *Transport) Queue(to uint64, shard uint32, msg []byte) { t.queue(laneHeld, to, shard, msg) }
+
+func (t *Transport) queue(l lane, to uint64, shard uint32, msg []byte) {
 	r, c := t.conn(to)
 	if c == nil {
 		return
@@ -201,8 +207,18 @@ func (t *Transport) Send(to uint64, shard uint32, msg []byte) {
 		return
 	}
 	f := frame{typ: typeRaft, shard: shard, body: msg}
-	if _, err := c.out.put(laneRaft, &f, c.compressAbove); err != nil {
+	if _, err := c.out.put(l, &f, c.compressAbove); err != nil {
 		r.dropped.Add(1)
+	}
+}
+
+// Flush sends what was queued. Replicas that have much to say at once say it in
+// one write, and wake the other side once.
+func (t *Transport) Flush() {
+	for _, r := range *t.peers.Load() {
+		if c := r.conn.Load(); c != nil {
+			c.out.flush()
+		}
 	}
 }
 
