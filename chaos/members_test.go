@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -194,5 +193,5 @@ func (m *members) check(r *run, left []*proc.Node) {
 	if rep.Tasks < 50 || rep.Completed < 50 {
 		t.Errorf("a run that did nothing proves nothing: %+v", rep)
 	}
-	t.Log(fmt.Sprintf("%d tasks, %d completions, %d records, %v", rep.Tasks, rep.Completed, rep.Records, time.Since(r.began).Round(time.Second)))
+	t.Logf("%d tasks, %d completions, %d records, %v", rep.Tasks, rep.Completed, rep.Records, time.Since(r.began).Round(time.Second))
 }

@@ -22,7 +22,6 @@ type bulky struct {
 	journal Journal
 	puts    []KV
 	rows    uint64
-	frozen  bool
 }
 
 const bulkyBytes = 32 << 10 // of a row, and of a record
