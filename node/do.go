@@ -186,6 +186,8 @@ func resultAnswer(r raftstore.Result) answer {
 		return answer{err: errDiskFull()}
 	case errors.Is(r.Err, raftstore.ErrTooLarge):
 		return answer{err: api.Errorf(413, 2, "payload_too_large", api.RetryNo, "the command does not fit a log entry")}
+	case errors.Is(r.Err, raftstore.ErrStopped): // certainly not done: another node leads soon
+		return answer{err: errNotLeader}
 	}
 	return answer{err: r.Err}
 }

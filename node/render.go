@@ -6,6 +6,7 @@ import (
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/raftstore"
 )
 
 // asAPIError gives every error the shape callers see.
@@ -13,6 +14,9 @@ func asAPIError(err error) *api.Error {
 	var e *api.Error
 	if errors.As(err, &e) {
 		return e
+	}
+	if errors.Is(err, raftstore.ErrStopped) {
+		return api.Errorf(503, 5, "node_stopping", api.RetryLater, "this node is stopping").WithHint("ask another one")
 	}
 	return errInternal(err)
 }

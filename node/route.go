@@ -128,6 +128,8 @@ func (n *core) pause(ctx context.Context, changed <-chan struct{}) bool {
 	select {
 	case <-ctx.Done():
 		return false
+	case <-n.ctx.Done(): // this node is closing
+		return false
 	case <-changed:
 	case <-t.C:
 	}
