@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,12 +158,9 @@ func (c *testCluster) load(ctx context.Context, nodes func() []*Node) *memberLoa
 // leave, under load. Nothing is lost, every node serves every shard.
 func TestThreeToFiveToThree(t *testing.T) {
 	c := startCluster(t, 3, func(cfg *Config) { quickHealth(cfg); cfg.Shards = 4; cfg.Logger = memberLogger(t) })
-	var mu sync.Mutex
-	nodes := func() []*Node {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(c.nodes[:min(3, len(c.nodes))])
-	}
+	var serving atomic.Pointer[[]*Node]
+	nodes := func() []*Node { return *serving.Load() }
+	serving.Store(new(slices.Clone(c.nodes)))
 	c.register(c.nodes[0], "w0", "x:y")
 	c.register(c.nodes[0], "w1", "x:y")
 	ctx, stop := context.WithCancel(t.Context())
@@ -181,9 +179,8 @@ func TestThreeToFiveToThree(t *testing.T) {
 		})
 	}
 	founders := slices.Clone(c.nodes[:2])
-	mu.Lock()
+	serving.Store(&[]*Node{c.nodes[2], n4, n5})
 	c.nodes = []*Node{c.nodes[2], n4, n5, founders[0], founders[1]}
-	mu.Unlock()
 	for _, n := range founders {
 		if _, err := c.nodes[0].RemoveNode(t.Context(), n.NodeID(), "test"); err != nil {
 			t.Fatal(err)

@@ -235,9 +235,6 @@ type frameCheck struct {
 }
 
 func (f *frameCheck) journal(p []byte) error {
-	if err := f.snapshotSink.journal(p); err != nil {
-		return err
-	}
 	f.rest = append(f.rest, p...)
 	b := f.rest
 	for {
@@ -254,7 +251,7 @@ func (f *frameCheck) journal(p []byte) error {
 		b, f.offset = b[n:], f.offset+int64(n)
 	}
 	f.rest = append(f.rest[:0], b...)
-	return nil
+	return f.snapshotSink.journal(p) // last, as a file may change what it is given
 }
 
 func (f *frameCheck) end() error {

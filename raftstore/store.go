@@ -53,6 +53,7 @@ func Open(cfg Config) (*Store, error) {
 		if err != nil {
 			return err
 		}
+		s.life.Lock() // a database may fail in the background already
 		s.env = shardEnv{
 			cfg: &d.cfg, fs: d.fs, watch: &s.watch, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
 			group: newStateGroup(d.state.write), senders: make(chan struct{}, maxSenders),
@@ -64,6 +65,7 @@ func Open(cfg Config) (*Store, error) {
 			s.env.engines = append(s.env.engines, e)
 		}
 		s.disk = d
+		s.life.Unlock()
 		if err := s.openShards(d.present); err != nil {
 			return errors.Join(err, s.closeFiles())
 		}
@@ -116,7 +118,7 @@ func (s *Store) openShards(ids []uint32) error {
 		}
 		shards = append(shards, sh)
 	}
-	s.life.Lock() // a database may fail in the background already
+	s.life.Lock()
 	defer s.life.Unlock()
 	if s.life.err != nil {
 		for _, sh := range shards {
@@ -244,7 +246,7 @@ func (s *Store) fatal(err error) {
 		s.life.err = err
 		close(s.failed)
 	}
-	shards, opened := s.all(), s.life.opened
+	shards, engines, opened := s.all(), s.env.engines, s.life.opened
 	s.life.Unlock()
 	if !first {
 		return
@@ -252,7 +254,7 @@ func (s *Store) fatal(err error) {
 	for _, sh := range shards {
 		sh.mail.finish(true)
 	}
-	for _, e := range s.env.engines {
+	for _, e := range engines {
 		e.finish(true)
 	}
 	if opened { // otherwise Open fails with it

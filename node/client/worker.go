@@ -84,19 +84,21 @@ func (w *worker) run(ctx context.Context, c *Client) error {
 	defer w.stop(errStopped)
 	session, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var late *time.Timer
 	stop := context.AfterFunc(ctx, func() {
 		w.drain()
-		late = time.AfterFunc(w.cfg.Drain, func() {
-			w.stop(errStopped)
-			time.AfterFunc(drainedWithin, end)
-		})
-	})
-	defer func() {
-		if !stop() && late != nil {
-			late.Stop()
+		select {
+		case <-session.Done(): // it drained
+			return
+		case <-time.After(w.cfg.Drain):
 		}
-	}()
+		w.stop(errStopped)
+		select {
+		case <-session.Done():
+		case <-time.After(drainedWithin):
+			end()
+		}
+	})
+	defer stop()
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(w.cfg.Manifest.AgentID)) // agents spread over the nodes
 	at := nodes{urls: c.urls, at: int(h.Sum32() >> 1)}
