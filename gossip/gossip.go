@@ -61,6 +61,11 @@ const (
 	// may wait for one.
 	streamTimeout  = 2 * time.Second
 	gossipInterval = 300 * time.Millisecond
+	// retransmits: a piece of news goes out that often for each digit of the number of nodes. memberlist counts
+	// every recipient; two, its preset on loopback, left one of four nodes without the news.
+	retransmits = 4
+	// exchangeMax is the longest between two state exchanges with a random node, which bring what datagrams lost.
+	exchangeMax = 10 * time.Second
 	// reclaimAfter: a node that was dead for so long may come back at another address.
 	reclaimAfter = time.Second
 	// spreadTimeout bounds one wait for a new Meta to leave this node.
@@ -172,6 +177,8 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	mc.EnableCompression = false // LZW: costs more than it saves on a packet of 1400 bytes
 	mc.TCPTimeout = streamTimeout
 	mc.GossipInterval = gossipInterval // also on loopback, where 100 ms is the preset: ten wake-ups a second of an idle node
+	mc.RetransmitMult = max(mc.RetransmitMult, retransmits)
+	mc.PushPullInterval = min(mc.PushPullInterval, exchangeMax)
 	mc.DeadNodeReclaimTime = reclaimAfter
 	mc.Logger = log.New(g.logs, "", 0)
 	return mc, nil

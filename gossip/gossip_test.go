@@ -55,7 +55,7 @@ func (v *voice) sees(t *testing.T, names ...string) {
 
 func (v *voice) until(t *testing.T, what string, cond func([]Member) bool) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(60 * time.Second)
 	for !cond(v.Members()) {
 		select {
 		case <-v.changed:
