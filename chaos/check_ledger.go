@@ -73,7 +73,7 @@ func (c *checker) recorded(id string, l *life) {
 			continue
 		}
 		if !slices.ContainsFunc(l.records, func(r api.Record) bool {
-			return moved(r) && r.AgentID == s.AgentID && r.Epoch == s.Epoch
+			return moved(r) && r.Verb != "stolen" && r.AgentID == s.AgentID && r.Epoch == s.Epoch
 		}) {
 			c.bad(RuleUnrecorded, id, "%s by %s at epoch %d was acknowledged and is not in the ledger", s.Verdict, s.AgentID, s.Epoch)
 		}
@@ -84,6 +84,7 @@ func (c *checker) recorded(id string, l *life) {
 // one end, epochs of its attempts strictly increasing.
 func (c *checker) steps(id string, l *life) {
 	state, epoch, ended := "", uint64(0), false
+	stolen := uint64(0) // an epoch that was told when it was given
 	for _, r := range l.records {
 		if !moved(r) {
 			continue
@@ -95,8 +96,11 @@ func (c *checker) steps(id string, l *life) {
 			c.bad(RuleSteps, id, "ledger record %d/%d goes from %q, the one before went to %q", r.Shard, r.Seq, r.From, state)
 		case again(r):
 			c.bad(RuleOnce, id, "ledger record %d/%d takes it from %s to %s by %s", r.Shard, r.Seq, r.From, r.To, r.Verb)
-		case r.Epoch != 0 && (r.Epoch < epoch || r.Epoch == epoch && !logged(r)):
+		case r.Epoch != 0 && (r.Epoch < epoch || r.Epoch == epoch && !logged(r) && (r.Epoch != stolen || r.Verb == "stolen")):
 			c.bad(RuleEpoch, id, "ledger record %d/%d has epoch %d after %d", r.Shard, r.Seq, r.Epoch, epoch)
+		}
+		if stolen = 0; r.Verb == "stolen" {
+			stolen = r.Epoch
 		}
 		state, ended = r.To, terminal(r.To)
 		epoch = max(epoch, r.Epoch)

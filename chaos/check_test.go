@@ -62,8 +62,18 @@ func onceLife(verb, to string) []api.Record {
 	return list
 }
 
+// stolenLife is a task that was stolen with one epoch, and completed with
+// another or the same.
+func stolenLife(stolen, completed uint64) []api.Record {
+	return []api.Record{{Shard: 4, Seq: 1, TaskID: "t4", To: "ready", Hash: "s1"},
+		{Shard: 4, Seq: 2, TaskID: "t4", Verb: "stolen", From: "ready", To: "ready", AgentID: "w2", StolenFrom: "w1", Epoch: 12, Hash: "s2"},
+		{Shard: 4, Seq: 3, TaskID: "t4", Verb: "stolen", From: "ready", To: "ready", AgentID: "w1", StolenFrom: "w2", Epoch: stolen, Hash: "s3"},
+		{Shard: 4, Seq: 4, TaskID: "t4", Verb: "complete", From: "ready", To: "completed", AgentID: "w1", Epoch: completed, Hash: "s4"}}
+}
+
 func TestCheckAcceptsASoundHistory(t *testing.T) {
 	h := sound()
+	h.Books[0].Records = append(h.Books[0].Records, stolenLife(13, 13)...)
 	h.Books[0].Records = append(h.Books[0].Records, onceLife("expire", "unknown")...)
 	for _, v := range Check(h) {
 		t.Error(v)
@@ -103,6 +113,8 @@ func TestCheckFindsPlantedViolations(t *testing.T) {
 		{"decreasing epoch in the ledger", RuleEpoch, "t1", func(h *History) {
 			h.Books[0].Records[0].Epoch = 13
 		}},
+		{"stolen twice with one epoch", RuleEpoch, "t4", func(h *History) { h.Books[0].Records = append(h.Books[0].Records, stolenLife(12, 13)...) }},
+		{"ended with an epoch that was stolen", RuleEpoch, "t4", func(h *History) { h.Books[0].Records = append(h.Books[0].Records, stolenLife(13, 12)...) }},
 		{"stale epoch accepted", RuleStale, "t1", func(h *History) {
 			h.Settlings[0].Answer, h.Settlings[0].State = Acked, "completed"
 		}},

@@ -52,6 +52,8 @@ func newTxnCommand(k kind) Command {
 		return new(Dependency)
 	case kindAck:
 		return new(Ack)
+	case kindSteal:
+		return new(Steal)
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ func (t *Tasks) decideTxn(k kind, r *reader) Outcome {
 		return t.lease(c)
 	case *Release:
 		return t.release(c)
+	case *Steal:
+		return t.steal(c)
 	case *Decide:
 		return t.judge(c)
 	case *Hold:

@@ -87,7 +87,7 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 	}
 	by := rapid.SampledFrom([]string{"ann", "ben", "sue"}).Draw(t, "by")
 	held := m.holds(agent, epoch)
-	switch k := rapid.IntRange(0, 12).Draw(t, "command"); k {
+	switch k := rapid.IntRange(0, 13).Draw(t, "command"); k {
 	case 0:
 		if ok = m.state == StateAwaitingApproval && by != "sue" && !slices.Contains(m.by, by); ok {
 			m.by = append(m.by, by)
@@ -122,6 +122,12 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 		return &Expire{ID: id, Agent: agent, Epoch: epoch}, ok
 	case 8, 9:
 		return m.hooks(t, s, id, k == 8)
+	case 10:
+		thief := rapid.SampledFrom([]string{"w1", "w2", "ann"}).Draw(t, "thief")
+		if ok = held && m.state == StateRunning && thief != agent && !slices.Contains(m.by, thief); ok {
+			m.agent, m.epoch = thief, m.epoch+1
+		}
+		return &Steal{ID: id, From: agent, FromEpoch: epoch, Agent: thief, Node: "n2", FromLoad: 900}, ok
 	}
 	return m.person(t, id, by)
 }

@@ -87,6 +87,7 @@ const (
 	VerbDeclare         = "declare"
 	VerbLease           = "lease"
 	VerbRelease         = "release"
+	VerbStolen          = "stolen" // Agent has it now, StolenFrom had it, with both loads
 	VerbApprove         = "approve"
 	VerbReject          = "reject"
 	VerbHold            = "hold"

@@ -359,7 +359,8 @@ func randomTxn(r *rand.Rand, pick func() TaskID, agent string, now int64) Comman
 		return &Saga{ID: NewTaskID(1, now, r.Uint64()), Fleet: "default", Session: "s1", Steps: []TaskID{pick(), pick(), NewTaskID(2, now, 1), pick()}[r.IntN(3):], By: by}
 	case 12:
 		return []Command{&Ack{Seqs: []uint64{uint64(r.IntN(50))}}, &Doubt{ID: pick(), Agent: agent, Epoch: epoch}, &Watch{ID: pick(), Dependent: NewTaskID(2, now, 5)},
-			&Release{ID: pick(), Agent: agent, Epoch: epoch}, &Hold{ID: pick(), Approvers: 1}}[r.IntN(5)]
+			&Release{ID: pick(), Agent: agent, Epoch: epoch}, &Hold{ID: pick(), Approvers: 1},
+			&Steal{ID: pick(), From: agent, FromEpoch: epoch, Agent: fmt.Sprintf("w%d", r.IntN(3)), Node: "n1", Epoch: uint64(r.IntN(7)), FromLoad: 950}}[r.IntN(6)]
 	}
 	return &Fail{ID: pick(), Agent: agent, Epoch: epoch, Retryable: r.IntN(2) == 0}
 }

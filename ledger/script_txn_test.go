@@ -31,6 +31,7 @@ func fullTxnCommands(id, parent TaskID, spec Spec) []Command {
 		&Watch{ID: id, Dependent: parent},
 		&Dependency{ID: id, On: parent, State: StateCompleted},
 		&Ack{Seqs: []uint64{1, 300, 1 << 40}},
+		&Steal{ID: id, From: "w1", FromEpoch: 1 << 53, Agent: "w2", Node: "n2", Epoch: 1<<53 + 1, FromLoad: 930, ToLoad: 120},
 	}
 }
 
@@ -77,6 +78,9 @@ func (s *script) txnCommand(name string, id TaskID, agent string, epoch uint64) 
 		return &Lease{ID: id, Agent: agent, Node: "n1"}
 	case "release":
 		return &Release{ID: id, Agent: agent, Epoch: epoch}
+	case "steal":
+		return &Steal{ID: id, From: s.text("from", "w1"), FromEpoch: uint64(s.num("from-epoch", 0)), Agent: agent, Node: s.text("node", "n2"), Epoch: epoch,
+			FromLoad: uint32(s.num("from-load", 900)), ToLoad: uint32(s.num("to-load", 100))}
 	case "approve", "reject":
 		c := &Decide{ID: id, By: s.text("by", ""), Reject: name == "reject", Reason: s.text("reason", "")}
 		if s.has("digest") {
