@@ -74,6 +74,9 @@ type Config struct {
 	// RankSuccess, RankLoad and RankTrust weigh what agents are ranked by:
 	// success·s + trust·t − load·l; default, when all are 0: 1, 0.3 and 0.3.
 	RankSuccess, RankLoad, RankTrust float64
+	// FleetWeights are the fleets' shares, against each other, of the agents
+	// that several fleets have work for: 1 to sched.MaxFleetWeight, default 1.
+	FleetWeights map[string]int
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
@@ -82,9 +85,9 @@ type Config struct {
 	healthyFor time.Duration // tests only; 0: healthyFor
 }
 
-// ranking is the part of the scheduler's configuration that ranks.
+// ranking is what the configuration says about the scheduler.
 func (c *Config) ranking() sched.Config {
-	return sched.Config{WeightSuccess: c.RankSuccess, WeightLoad: c.RankLoad, WeightTrust: c.RankTrust}.WithDefaults()
+	return sched.Config{WeightSuccess: c.RankSuccess, WeightLoad: c.RankLoad, WeightTrust: c.RankTrust, FleetWeights: c.FleetWeights}.WithDefaults()
 }
 
 // Limits of a configuration.
@@ -176,7 +179,7 @@ func (c Config) validate() error {
 		}
 	}
 	if err := c.ranking().Validate(); err != nil {
-		bad("ranking of agents: %w", err)
+		bad("ranking of agents, weights of fleets: %w", err)
 	}
 	return errors.Join(errs...)
 }

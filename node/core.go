@@ -81,12 +81,13 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	n.seats.of = map[string]*seat{}
 	key := sha256.Sum256(append([]byte("quorate cursor key v1\x00"), id.ClusterID[:]...))
 	n.cursorKey = key[:]
-	n.sched = sched.New(sched.Config{NowMillis: n.nowMillis, WeightSuccess: rank.WeightSuccess, WeightLoad: rank.WeightLoad, WeightTrust: rank.WeightTrust, OnBacklog: func() {
+	rank.NowMillis, rank.OnBacklog = n.nowMillis, func() {
 		select {
 		case n.backlog <- struct{}{}:
 		default:
 		}
-	}})
+	}
+	n.sched = sched.New(rank)
 	var err error
 	if n.trails, err = openTrails(&cfg, id.NodeID, id.RaftID, [16]byte(id.ClusterID)); err != nil {
 		return nil, err
@@ -186,9 +187,30 @@ var wrapMachine func(raftstore.Machine) raftstore.Machine
 // pushReady hands ready tasks to the scheduler.
 func (n *core) pushReady(list []ready) {
 	for _, r := range list {
-		n.sched.Push(r.handle, n.sched.Class(r.capability), r.band, r.millis)
+		class, err := n.sched.ClassOf(r.fleet, r.capability)
+		if err != nil {
+			if class, err = n.sched.ClassOf("", r.capability); err != nil {
+				n.overflow(r, err)
+				continue
+			}
+		}
+		n.sched.Push(r.handle, class, r.band, r.millis)
 	}
 }
+
+// overflow leaves a task that the scheduler has no class for on its desk, which
+// offers it again.
+func (n *core) overflow(r ready, err error) {
+	n.cfg.Logger.Error("a ready task waits: this node has seen too many capabilities; start it again", "layer", 5,
+		"fleet", r.fleet, "capability", r.capability, "error", err)
+	if d := n.desk(handleShard(r.handle)); d != nil {
+		d.shelve(r.handle, n.nowMillis()+overflowMillis)
+	}
+}
+
+// overflowMillis is how long a task waits on its desk that the scheduler had
+// no class for.
+const overflowMillis = 30_000
 
 // taskEvents runs on every replica after its desk has seen the events.
 func (n *core) taskEvents(shard uint32, events []ledger.Event) {

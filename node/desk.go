@@ -52,6 +52,7 @@ const (
 // ready is one task for the scheduler.
 type ready struct {
 	handle     sched.Handle
+	fleet      string
 	capability string
 	band       sched.Band
 	millis     int64
@@ -218,7 +219,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 
 func (d *desk) ready(i uint32) ready {
 	b := d.mu.slots[i].brief
-	return ready{handle: d.handle(i, d.mu.slots[i].gen), capability: b.Capability, band: sched.Band(b.Priority), millis: b.ReadyMillis}
+	return ready{handle: d.handle(i, d.mu.slots[i].gen), fleet: b.Fleet, capability: b.Capability, band: sched.Band(b.Priority), millis: b.ReadyMillis}
 }
 
 // put makes or refreshes the slot of an open task.
@@ -331,6 +332,18 @@ func (d *desk) unlease(id ledger.TaskID, nowMillis int64) {
 	if i, ok := d.mu.byID[id]; ok && d.mu.slots[i].leasing {
 		s := d.mu.slots[i]
 		s.leasing, s.shelved, s.nextTry = false, true, nowMillis+proposeAgainMs/4
+		s.gen++
+		d.rearm(i)
+	}
+}
+
+// shelve offers a ready task again at a time, instead of now.
+func (d *desk) shelve(h sched.Handle, atMillis int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, ok := d.slotOf(h); ok && d.mu.slots[i].lease.agent == "" {
+		s := d.mu.slots[i]
+		s.shelved, s.nextTry = true, atMillis
 		s.gen++
 		d.rearm(i)
 	}

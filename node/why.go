@@ -173,7 +173,7 @@ func states(could []ledger.Agent) string {
 const aheadRun = 16_384
 
 // ahead counts the ready tasks of the shard that nobody holds and that come
-// before id in its class: of a higher band, or as high and ready before.
+// before id in its class, those of its fleet: of a higher band, or as high and ready before.
 func (d *desk) ahead(id ledger.TaskID) (count int) {
 	var of ledger.Brief
 	for from := 0; ; from += aheadRun {
@@ -184,7 +184,7 @@ func (d *desk) ahead(id ledger.TaskID) (count int) {
 		to := min(from+aheadRun, len(d.mu.slots))
 		for _, s := range d.mu.slots[min(from, to):to] {
 			b := &s.brief
-			if b.State != ledger.StateReady || s.lease.agent != "" || b.Capability != of.Capability || b.Self || b.ID == id || b.ID.IsZero() {
+			if b.State != ledger.StateReady || s.lease.agent != "" || b.Capability != of.Capability || b.Fleet != of.Fleet || b.Self || b.ID == id || b.ID.IsZero() {
 				continue
 			}
 			if b.Priority > of.Priority || b.Priority == of.Priority && b.ReadyMillis <= of.ReadyMillis && string(b.ID[:]) < string(of.ID[:]) {

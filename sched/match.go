@@ -160,20 +160,23 @@ func (s *Scheduler) eachWaiting(c *class, start uint32, fn func(uint32) bool) {
 	}
 }
 
-// source is the queue to take from next: one of the first two fields.
+// source is the queue to take from next: lane or injector.
 type source struct {
+	class    *class
 	lane     *lane
 	injector *injector
 	band     int
 	millis   int64
 	now      int64 // 0 until there were two to compare
+	shared   bool  // another fleet has work as well
 }
 
-func (x *source) found() bool { return x.lane != nil || x.injector != nil }
+func (x *source) found() bool { return x.class != nil }
 
-// consider keeps the more urgent of best and x. The clock is asked once, and
-// only when there is a choice.
-func (s *Scheduler) consider(best *source, x source) {
+// consider keeps that of best and x which comes first: by the taker's account
+// of their fleets, then by priority. The clock is asked once, and only when
+// there is a choice.
+func (s *Scheduler) consider(best *source, x source, sh *shares) {
 	if !best.found() {
 		*best = x
 		return
@@ -181,20 +184,29 @@ func (s *Scheduler) consider(best *source, x source) {
 	if best.now == 0 {
 		best.now = max(s.cfg.NowMillis(), 1)
 	}
-	if x.now = best.now; s.before(x, *best, x.now) {
+	x.now = best.now
+	first := false
+	if x.class.fleet != best.class.fleet {
+		best.shared = true
+		mine, its := sh.of(x.class), sh.of(best.class)
+		first = mine < its || mine == its && s.before(x, *best, x.now)
+	} else {
+		first = s.before(x, *best, x.now)
+	}
+	if x.shared = best.shared; first {
 		*best = x
 	}
 }
 
 // pick compares the worker's own lanes and the injectors of the classes in
-// mask: the one whose oldest handle has the smallest ready time, less what its
-// band is worth.
-func (s *Scheduler) pick(own []*laneSet, mask *bitmap) (best source) {
+// mask. Of a fleet's queues that comes first whose oldest handle has the
+// smallest ready time, less what its band is worth.
+func (s *Scheduler) pick(own []*laneSet, mask *bitmap, sh *shares) (best source) {
 	for _, ls := range own {
 		for b := range ls.bands {
 			if l := ls.bands[b].Load(); l != nil {
 				if millis, ok := l.oldest(); ok {
-					s.consider(&best, source{lane: l, band: b, millis: millis})
+					s.consider(&best, source{class: ls.class, lane: l, band: b, millis: millis}, sh)
 				}
 			}
 		}
@@ -207,7 +219,7 @@ func (s *Scheduler) pick(own []*laneSet, mask *bitmap) (best source) {
 		for b := range c.bands {
 			if _, _, millis, ok := c.bands[b].front(); ok {
 				empty = false
-				s.consider(&best, source{injector: &c.bands[b], band: b, millis: millis})
+				s.consider(&best, source{class: c, injector: &c.bands[b], band: b, millis: millis}, sh)
 			}
 		}
 		if empty {
@@ -252,24 +264,30 @@ func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
 	}
 }
 
-// collect takes up to len(buf) handles: own lanes and injectors in order of
-// priority, then, if that was nothing, a share of somebody's lane. misses (nil:
-// none are kept) counts the times in a row that there was none.
-func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle, misses *uint32) int {
+// collect takes up to len(buf) handles: own lanes and injectors in their order,
+// then, if that was nothing, a share of somebody's lane. misses (nil: none are
+// kept) counts the times in a row that there was none.
+func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle, misses *uint32, sh *shares) int {
 	n := 0
 	for n < len(buf) {
-		src := s.pick(own, mask)
+		src := s.pick(own, mask, sh)
 		if !src.found() {
 			break
 		}
 		room := buf[n:]
-		if src.now != 0 { // there are others
+		if src.shared {
+			room = room[:min(len(room), fairRun)]
+		} else if src.now != 0 { // there are others
 			room = room[:min(len(room), takeRun)]
 		}
+		k := 0
 		if src.lane != nil {
-			n += src.lane.claim(room)
+			k = src.lane.claim(room)
 		} else {
-			n += src.injector.take(room)
+			k = src.injector.take(room)
+		}
+		if n += k; src.shared {
+			sh.charge(src.class, k)
 		}
 	}
 	if n > 0 || len(buf) == 0 || s.laned.empty() {
@@ -354,7 +372,7 @@ func (s *Scheduler) anything(mask *bitmap) (found bool) {
 }
 
 // TakeFor takes up to len(buf) queued handles that caps can do, for a worker
-// of another node, in order of priority. Classes some local worker waits for
+// of another node, in the order of a worker here. Classes some local worker waits for
 // are left to it. Lock-free; it allocates the mask.
 func (s *Scheduler) TakeFor(caps []string, buf []Handle) int {
 	classes := *s.classes.Load()
@@ -369,7 +387,8 @@ func (s *Scheduler) TakeFor(caps []string, buf []Handle) int {
 			mask.set(id)
 		}
 	}
-	return s.collect(nil, &mask, buf, nil)
+	var sh shares // drawn anew: fair over many calls
+	return s.collect(nil, &mask, buf, nil, &sh)
 }
 
 // scoreOf is a worker's rank in millionths: whole numbers compare the same

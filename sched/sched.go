@@ -46,6 +46,9 @@ type Config struct {
 	// WeightSuccess, WeightLoad and WeightTrust rank workers by
 	// success·ws + trust·wt − load·wl. Default, when all are 0: 1, 0.3 and 0.3.
 	WeightSuccess, WeightLoad, WeightTrust float64
+	// FleetWeights are the fleets' shares of a worker that several of them have
+	// work for, against each other; default 1, at most MaxFleetWeight.
+	FleetWeights map[string]int
 }
 
 // WithDefaults fills in what is zero.
@@ -76,7 +79,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("sched: weight %g is not within 0 and %g", w, float64(maxWeight)))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.validateFleets()...)...)
 }
 
 // Scheduler matches handles to workers. Its methods are safe for concurrent
@@ -85,7 +88,7 @@ type Scheduler struct {
 	cfg Config
 
 	classes atomic.Pointer[[]*class] // by Class; replaced under mu, elements stay
-	names   atomic.Pointer[map[string]Class]
+	names   atomic.Pointer[map[className]Class]
 	workers atomic.Pointer[[]atomic.Pointer[Worker]] // by index; a free one is nil
 
 	// ready has the classes whose injectors hold something. A pusher sets the
@@ -105,21 +108,26 @@ type Scheduler struct {
 	// mu is for what is rare: new classes and workers, and their going.
 	mu struct {
 		sync.Mutex
-		names  map[string]Class // all; the published map lags
-		missed int              // lookups the published map could not serve
-		free   []uint32         // worker indexes
+		names  map[className]Class // all; the published map lags
+		kin    map[string]*class   // by capability, the first class of it
+		fleets map[string]uint32
+		missed int      // lookups the published map could not serve
+		free   []uint32 // worker indexes
 		all    map[*Worker]struct{}
 	}
 }
 
 type class struct {
-	id    Class
-	name  string
-	able  bitmap        // worker indexes; changed under Scheduler.mu
-	turn  atomic.Uint32 // where the next search for a waiting worker starts
-	lanes atomic.Pointer[[]*laneSet]
-	_     [cacheLine]byte
-	bands [bands]injector
+	id     Class
+	name   string // the capability
+	fleet  uint32
+	first  uint32        // where the capability stands among all that were ever seen
+	stride uint64        // what a handle costs the fleet, see shares
+	able   bitmap        // worker indexes; changed under Scheduler.mu
+	turn   atomic.Uint32 // where the next search for a waiting worker starts
+	lanes  atomic.Pointer[[]*laneSet]
+	_      [cacheLine]byte
+	bands  [bands]injector
 }
 
 // laneSet is the lanes of one worker for one class, made when first used.
@@ -136,9 +144,9 @@ func New(cfg Config) *Scheduler {
 	}
 	s := &Scheduler{cfg: cfg.WithDefaults(), maxSpinners: int32(runtime.GOMAXPROCS(0)+1) / 2}
 	s.classes.Store(&[]*class{})
-	s.names.Store(&map[string]Class{})
+	s.names.Store(&map[className]Class{})
 	s.workers.Store(&[]atomic.Pointer[Worker]{})
-	s.mu.names = map[string]Class{}
+	s.mu.names, s.mu.kin, s.mu.fleets = map[className]Class{}, map[string]*class{}, map[string]uint32{}
 	s.mu.all = map[*Worker]struct{}{}
 	return s
 }
@@ -163,18 +171,16 @@ func matches(pattern, capability string) bool {
 	return (pa == "*" || pa == a) && (pt == "*" || pt == t)
 }
 
-// Class interns a capability. Known ones are looked up without a lock, but for
-// the first few times. Classes are never forgotten, and cost 2 KiB: whoever
-// lets strangers name them limits their number.
-func (s *Scheduler) Class(capability string) Class {
-	if c, ok := (*s.names.Load())[capability]; ok {
-		return c
-	}
+// classSlow looks a name up under the lock, or interns it.
+func (s *Scheduler) classSlow(n className) (Class, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, ok := s.mu.names[capability]
+	c, ok := s.mu.names[n]
 	if !ok {
-		c = s.intern(strings.Clone(capability))
+		if len(s.mu.names) >= MaxClasses {
+			return 0, fmt.Errorf("%w: %d, and fleet %q asks for %q", ErrTooManyClasses, MaxClasses, n.fleet, n.capability)
+		}
+		c = s.intern(className{strings.Clone(n.fleet), strings.Clone(n.capability)})
 	}
 	// Copying the map costs as much as so many misses: interning n names stays
 	// O(n), and a name in use is soon found without the lock.
@@ -183,20 +189,26 @@ func (s *Scheduler) Class(capability string) Class {
 		s.names.Store(&m)
 		s.mu.missed = 0
 	}
-	return c
+	return c, nil
 }
 
 // intern makes a class: first everything that says who can do it, then the
 // class itself, so that nobody can push to it before.
-func (s *Scheduler) intern(name string) Class {
+func (s *Scheduler) intern(n className) Class {
 	old := *s.classes.Load()
-	c := &class{id: Class(len(old)), name: name}
+	c := &class{id: Class(len(old)), name: n.capability, fleet: s.fleetIndex(n.fleet), stride: s.cfg.strideOf(n.fleet)}
+	if kin := s.mu.kin[c.name]; kin != nil {
+		c.name, c.first = kin.name, kin.first // one string for all
+	} else {
+		c.first = uint32(len(s.mu.kin))
+		s.mu.kin[c.name] = c
+	}
 	c.lanes.Store(&[]*laneSet{})
 	s.ready.grow(len(old) + 1)
 	s.laned.grow(len(old) + 1)
 	c.able.grow(len(*s.workers.Load()))
 	for w := range s.mu.all {
-		if Matches(w.caps, name) {
+		if Matches(w.caps, c.name) {
 			w.mask.grow(len(old) + 1)
 			w.mask.set(uint32(c.id))
 			c.able.set(w.index)
@@ -205,7 +217,7 @@ func (s *Scheduler) intern(name string) Class {
 	// Appending in place is safe: readers see only the length they loaded.
 	classes := append(old, c)
 	s.classes.Store(&classes)
-	s.mu.names[name] = c.id
+	s.mu.names[n] = c.id
 	return c.id
 }
 
@@ -358,14 +370,21 @@ type Depth struct {
 	OldestMillis int64 // ready time of the oldest, or earlier; 0: nothing queued
 }
 
-// Depths lists every class ever seen, in the order they were, and arms
+// Depths lists every capability ever seen, in the order they were, and arms
 // OnBacklog again: what was queued before is listed, what comes later calls it.
 func (s *Scheduler) Depths() []Depth {
 	s.announced.Store(false)
 	classes := *s.classes.Load()
-	out := make([]Depth, len(classes))
-	for i, c := range classes {
-		out[i] = c.depth()
+	out := make([]Depth, 0, len(classes))
+	for _, c := range classes {
+		if int(c.first) == len(out) { // capabilities are numbered as their first classes come
+			out = append(out, Depth{Capability: c.name})
+		}
+		d, o := c.depth(), &out[c.first]
+		if d.Queued > 0 && (o.Queued == 0 || d.OldestMillis < o.OldestMillis) {
+			o.OldestMillis = d.OldestMillis
+		}
+		o.Queued += d.Queued
 	}
 	return out
 }

@@ -43,6 +43,8 @@ type Worker struct {
 	lanes int
 	// The owner's too: how often in a row it found nothing to steal.
 	misses uint32
+	// And what it took for which fleet.
+	shares shares
 
 	// The wait. The worker writes these before it sets its bit in
 	// Scheduler.waiting; whoever clears the bit owns them until it sends the
@@ -267,7 +269,7 @@ func (w *Worker) TryTake(buf []Handle) int {
 		n = w.hot.claim(buf)
 	}
 	if n == 0 {
-		n = w.s.collect(w.sets, &w.mask, buf, &w.misses)
+		n = w.s.collect(w.sets, &w.mask, buf, &w.misses, &w.shares)
 	}
 	if l := w.hot; l != nil && l.unpublished() {
 		w.Flush() // what was taken may be long
@@ -367,7 +369,7 @@ func (w *Worker) park(ctx context.Context, buf []Handle) (n int, err error) {
 	w.since.Store(0)
 	w.buf = nil
 	n, duty := w.given, w.duty
-	n += s.collect(w.sets, &w.mask, buf[n:], nil)
+	n += s.collect(w.sets, &w.mask, buf[n:], nil, &w.shares)
 	if duty != nil && (duty.queued() || duty.stealable()) {
 		s.rouse(duty)
 	}

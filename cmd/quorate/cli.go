@@ -96,5 +96,13 @@ func (y *yamlResolver) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any
 		}
 		return strings.Join(parts, ","), nil
 	}
+	if pairs, ok := v.(map[string]any); ok {
+		parts := make([]string, 0, len(pairs))
+		for k, x := range pairs {
+			parts = append(parts, fmt.Sprintf("%s=%v", k, x))
+		}
+		slices.Sort(parts)
+		return strings.Join(parts, ","), nil
+	}
 	return fmt.Sprint(v), nil
 }

@@ -38,26 +38,27 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 }
 
 type startCmd struct {
-	DataDir         string        `required:"" placeholder:"DIR" help:"Where the node keeps everything."`
-	NodeID          string        `placeholder:"N" help:"The node's name for ever; default made up at the first start."`
-	API             string        `name:"api" default:"127.0.0.1:7700" env:"QUORATE_LISTEN_API" help:"API address."`
-	Peer            string        `default:"127.0.0.1:7701" help:"Peer address."`
-	Gossip          string        `default:"127.0.0.1:7702" help:"Gossip address."`
-	Join            []string      `placeholder:"A,B" help:"Gossip addresses of other nodes."`
-	BootstrapExpect int           `default:"3" help:"How many nodes make a new cluster."`
-	Cluster         string        `default:"quorate" help:"The cluster's name."`
-	Shards          int           `default:"4" help:"Task shards of a new cluster."`
-	AgentInterval   time.Duration `default:"30s" help:"How often an agent should be heard of."`
-	MaxPayload      int           `default:"1048576" help:"Bytes of one task's input, context or result."`
-	DiskReserve     int64         `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
-	TaskRetention   time.Duration `default:"0" help:"Keep ended tasks and their idempotency keys this long (at least 1m); 0: for ever. Audit records stay."`
-	AuditLevel      string        `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
-	AutoApprove     []string      `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
-	RankSuccess     float64       `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
-	RankLoad        float64       `help:"Weight of load."`
-	RankTrust       float64       `help:"Weight of trust."`
-	InsecureListen  bool          `help:"Allow addresses outside loopback: there is no TLS yet."`
-	Pprof           string        `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
+	DataDir         string         `required:"" placeholder:"DIR" help:"Where the node keeps everything."`
+	NodeID          string         `placeholder:"N" help:"The node's name for ever; default made up at the first start."`
+	API             string         `name:"api" default:"127.0.0.1:7700" env:"QUORATE_LISTEN_API" help:"API address."`
+	Peer            string         `default:"127.0.0.1:7701" help:"Peer address."`
+	Gossip          string         `default:"127.0.0.1:7702" help:"Gossip address."`
+	Join            []string       `placeholder:"A,B" help:"Gossip addresses of other nodes."`
+	BootstrapExpect int            `default:"3" help:"How many nodes make a new cluster."`
+	Cluster         string         `default:"quorate" help:"The cluster's name."`
+	Shards          int            `default:"4" help:"Task shards of a new cluster."`
+	AgentInterval   time.Duration  `default:"30s" help:"How often an agent should be heard of."`
+	MaxPayload      int            `default:"1048576" help:"Bytes of one task's input, context or result."`
+	DiskReserve     int64          `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
+	TaskRetention   time.Duration  `default:"0" help:"Keep ended tasks and their idempotency keys this long (at least 1m); 0: for ever. Audit records stay."`
+	AuditLevel      string         `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
+	AutoApprove     []string       `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
+	RankSuccess     float64        `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
+	RankLoad        float64        `help:"Weight of load."`
+	RankTrust       float64        `help:"Weight of trust."`
+	FleetWeight     map[string]int `mapsep:"," placeholder:"FLEET=N" help:"A fleet's share of the agents that several fleets have work for, against the others'; default 1 each."`
+	InsecureListen  bool           `help:"Allow addresses outside loopback: there is no TLS yet."`
+	Pprof           string         `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
 	logFlags        `embed:""`
 }
 
@@ -90,7 +91,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 	}
 	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
+		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
 	if err != nil {
 		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
 	}
