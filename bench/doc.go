@@ -14,6 +14,9 @@
 // orders on its standard input ([ServeProposer]); whatever replicates commands
 // can be a [Proposer], which is how module bench/peers sets others beside it.
 //
+// [Skew] sets loads that come in at one node beside a balanced one, in turn on
+// one cluster.
+//
 // [Curve] repeats lifecycles at several rates; both draw SVG, by hand (plot).
 //
 // What it does not do: run on more hosts than one. Comparing with other systems

@@ -157,6 +157,11 @@ type measurement struct {
 	acked  bits         // submission acknowledged, by sequence number
 	failed atomic.Int64 // requests without an answer, asked again
 	kill   killWatch
+
+	keys      string // what the tasks' keys begin with
+	oneNode   bool   // everything is submitted to the first node
+	led       []bool // if not nil: and of these shards
+	misplaced atomic.Int64
 }
 
 func newMeasurement(cfg LifecycleConfig, cluster *proc.Cluster) *measurement {

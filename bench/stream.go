@@ -52,6 +52,9 @@ func (m *measurement) startStreams(submit, work context.Context, submitters, wor
 		})
 	}
 	for i := range m.nodes {
+		if m.oneNode {
+			i = 0
+		}
 		c, err := dial(i)
 		if err != nil {
 			return err
@@ -93,6 +96,7 @@ func (m *measurement) submitVia(ctx, drain context.Context, s *qclient.Submitter
 				continue
 			}
 			m.acked.set(first + int64(i))
+			m.placed(v.TaskID)
 			acked = append(acked, due[i])
 		}
 		m.Submitted(acked)

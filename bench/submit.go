@@ -93,7 +93,7 @@ func encodeInput(seq int64, due time.Duration, size int) json.RawMessage {
 func (m *measurement) spec(seq int64, due time.Duration) api.TaskSpec {
 	action, target, _ := api.SplitCapability(capability)
 	return api.TaskSpec{
-		Action: action, Target: target, IdempotencyKey: "b" + strconv.FormatInt(seq, 36), LeaseSeconds: leaseSeconds,
+		Action: action, Target: target, IdempotencyKey: m.key(seq), LeaseSeconds: leaseSeconds,
 		Input: encodeInput(seq, due, m.cfg.PayloadBytes),
 	}
 }

@@ -15,6 +15,7 @@ type benchCmd struct {
 	Curve         benchCurveCmd         `cmd:"" help:"Latency of lifecycles at several rates."`
 	Raftstore     benchRaftstoreCmd     `cmd:"" help:"Proposals a second through replication alone, in three processes."`
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
+	Skew          benchSkewCmd          `cmd:"" help:"What it costs that all work comes in at one node."`
 	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
 	Sched         benchSchedCmd         `cmd:"" help:"The scheduler's queues beside channels, a mutex and goroutines, in this process."`
@@ -70,6 +71,19 @@ type benchRaftstoreCmd struct {
 func (c *benchRaftstoreCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Raftstore(ctx, bench.RaftstoreConfig{Shards: c.Shards, PayloadBytes: c.Payload, InFlight: c.InFlight,
 		Duration: c.Duration, WarmUp: c.WarmUp, Profile: c.Profile, JSON: c.JSON, Out: con.out})
+	return err
+}
+
+type benchSkewCmd struct {
+	Turns    int           `default:"3" help:"How often each kind of load is measured."`
+	Duration time.Duration `default:"3s" help:"How long each measurement lasts."`
+	Rate     int           `help:"Tasks a second at which waits are measured; 0: 40 % of the balanced throughput."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchSkewCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Skew(ctx, bench.SkewConfig{Turns: c.Turns, Duration: c.Duration, Rate: c.Rate, JSON: c.JSON, Out: con.out})
 	return err
 }
 
