@@ -70,6 +70,7 @@ type slot struct {
 	nextTry int64   // do not propose what is due again before
 	leasing bool    // a lease is on its way through the log
 	why     *choice // of the newest lease's agent; nil: not known
+	raised  uint8   // by so many bands, since its deadline is near
 	shelved bool    // refused to who asked: offered again at nextTry
 }
 
@@ -218,8 +219,13 @@ func (d *desk) restore(r report, nowMillis int64) {
 }
 
 func (d *desk) ready(i uint32) ready {
-	b := d.mu.slots[i].brief
-	return ready{handle: d.handle(i, d.mu.slots[i].gen), fleet: b.Fleet, capability: b.Capability, band: sched.Band(b.Priority), millis: b.ReadyMillis}
+	s := d.mu.slots[i]
+	b := &s.brief
+	if b.DeadlineMillis > 0 {
+		s.raised = max(s.raised, raises(b, d.now()))
+		d.rearm(i)
+	}
+	return ready{handle: d.handle(i, s.gen), fleet: b.Fleet, capability: b.Capability, band: sched.Band(uint8(b.Priority) + s.raised), millis: b.ReadyMillis}
 }
 
 // put makes or refreshes the slot of an open task.
@@ -298,7 +304,7 @@ func (d *desk) applied(events []ledger.Event) {
 			d.rearm(i)
 		}
 		s.gen++ // a handle from an earlier turn is stale
-		s.ending, s.nextTry, s.leasing, s.shelved = false, 0, false, false
+		s.ending, s.nextTry, s.leasing, s.shelved, s.raised = false, 0, false, false, 0
 		d.watch(i)
 		if e.State == ledger.StateReady && (d.mu.opened || d.mu.fresh) && !e.Self {
 			out = append(out, d.ready(i))
@@ -349,7 +355,8 @@ func (d *desk) shelve(h sched.Handle, atMillis int64) {
 	}
 }
 
-// rearm sets slot i's one due time: the soonest of lease end, delay, deadline.
+// rearm sets slot i's one due time: the soonest of lease end, delay,
+// deadline and its nearing.
 func (d *desk) rearm(i uint32) {
 	s := d.mu.slots[i]
 	due := int64(0)
@@ -367,6 +374,9 @@ func (d *desk) rearm(i uint32) {
 		sooner(s.brief.NotBeforeMillis)
 	}
 	sooner(s.brief.DeadlineMillis)
+	if s.waits() {
+		sooner(raiseAt(&s.brief, s.raised))
+	}
 	if s.shelved {
 		sooner(s.nextTry)
 	}

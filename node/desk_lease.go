@@ -219,6 +219,10 @@ func (d *desk) due(nowMillis int64) []ledger.Command {
 		case b.State == ledger.StateSubmitted && b.NotBeforeMillis > 0 && b.NotBeforeMillis <= nowMillis:
 			cmds = append(cmds, &ledger.Due{ID: b.ID})
 			s.nextTry = nowMillis + proposeAgainMs
+		default:
+			if r, ok := d.raise(i, nowMillis); ok {
+				back = append(back, r)
+			}
 		}
 		d.rearm(i)
 	})

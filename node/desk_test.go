@@ -71,7 +71,7 @@ func parseDeskArgs(t *testing.T, d *datadriven.TestData) (a deskArgs) {
 		a.brief.NotBeforeMillis = scriptStart + a.notBefore
 	}
 	if a.deadline > 0 {
-		a.brief.DeadlineMillis = scriptStart + a.deadline
+		a.brief.CreatedMillis, a.brief.DeadlineMillis = scriptStart, scriptStart+a.deadline
 	}
 	return a
 }
