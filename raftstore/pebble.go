@@ -72,6 +72,10 @@ func logOptions(memTableBytes int) func(*pebble.Options) {
 		o.MemTableSize = uint64(memTableBytes)
 		o.L0CompactionThreshold, o.L0StopWritesThreshold = logTables, logTablesStop
 		o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+		if o.FS == nil {
+			o.WithFSDefaults() // the health checks
+		}
+		o.FS = aheadFS{o.FS}
 	}
 }
 
