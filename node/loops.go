@@ -13,8 +13,13 @@ import (
 
 // Intervals of the node's loops.
 const (
-	deskInterval    = 100 * time.Millisecond
-	depthInterval   = 100 * time.Millisecond
+	deskInterval  = 100 * time.Millisecond
+	depthInterval = 100 * time.Millisecond
+	// backlogGrace is how long queued work is left to the agents connected here
+	// before the peers hear of it. Told at once, they asked for most tasks just
+	// after an agent here had taken them: at 2,000 tasks a second 1,280 requests
+	// for 313 leases, a third of all frames between the nodes.
+	backlogGrace    = 2 * time.Millisecond
 	balanceInterval = 500 * time.Millisecond
 	balanceTurns    = 6 // a leader that may stay is moved this rarely
 )
@@ -79,8 +84,8 @@ func (n *core) agentLoop() {
 	}
 }
 
-// depthLoop tells the peers what waits here, at once when a backlog starts
-// and then as it changes.
+// depthLoop tells the peers what waits here, soon after a backlog starts and
+// then as it changes.
 func (n *core) depthLoop() {
 	var told []depth
 	var again <-chan time.Time
@@ -89,6 +94,10 @@ func (n *core) depthLoop() {
 		case <-n.ctx.Done():
 			return
 		case <-n.backlog:
+			if again == nil { // the first: an agent here may be between two tasks
+				again = time.After(backlogGrace)
+				continue
+			}
 		case <-again:
 		}
 		var list []depth
