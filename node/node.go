@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -23,8 +22,6 @@ import (
 	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/internal/form"
 	"github.com/quorate/quorate/node/internal/peer"
-	"github.com/quorate/quorate/node/internal/stream"
-	"github.com/quorate/quorate/node/internal/web"
 	"github.com/quorate/quorate/raftstore"
 )
 
@@ -40,6 +37,7 @@ type Node struct {
 	server *http.Server
 	api    net.Listener
 
+	embedded  *embedded
 	core      atomic.Pointer[core] // nil while forming, and on a gateway
 	gateway   atomic.Bool
 	opened    time.Time
@@ -78,6 +76,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, opened: time.Now(), changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.embedded = newEmbedded(n)
 	if err := n.open(); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("node: %w", err)
@@ -318,33 +317,6 @@ func (n *Node) conflict(nodeID, addr string) {
 	n.cfg.Logger.Error("another process uses this node's ID; it is not let in", "layer", 5, "addr", addr)
 }
 
-// serve starts the HTTP face.
-func (n *Node) serve() {
-	streams := stream.New(n, stream.Config{Logger: n.cfg.Logger})
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	n.server = &http.Server{
-		Handler:   web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger, Streams: streams, StreamPrefix: stream.Prefix}),
-		Protocols: protocols, HTTP2: http2Limits(),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return n.ctx }}
-	n.wg.Go(func() {
-		if err := n.server.Serve(n.api); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
-			n.fail(fmt.Errorf("API: %w", err))
-		}
-	})
-	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
-}
-
-// http2Limits bounds what one HTTP/2 connection may hold, and finds out about
-// half-open ones: 15 s of silence, 10 s for the answer to a ping.
-func http2Limits() *http.HTTP2Config {
-	return &http.HTTP2Config{MaxConcurrentStreams: 1024, MaxReadFrameSize: 256 << 10, MaxReceiveBufferPerStream: 1 << 20,
-		MaxReceiveBufferPerConnection: 4<<20 - 1, SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, WriteByteTimeout: 30 * time.Second}
-}
-
 // closeTimeout bounds the drain at Close.
 const closeTimeout = 5 * time.Second
 
@@ -352,9 +324,9 @@ const closeTimeout = 5 * time.Second
 // finish or are told to repeat elsewhere, everything is flushed.
 func (n *Node) Close() (err error) {
 	n.closed.Do(func() {
+		errs := []error{n.embedded.close()}
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		var errs []error
 		if c := n.core.Load(); c != nil {
 			errs = append(errs, c.stop(ctx))
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"time"
 
@@ -99,14 +100,33 @@ func (c *Client) Work(ctx context.Context, m api.Manifest, h Handler) error {
 
 // WorkWith is Work with more to say.
 func (c *Client) WorkWith(ctx context.Context, cfg WorkConfig) error {
-	cfg, err := cfg.withDefaults()
+	w, err := newWorker(cfg)
 	if err != nil {
 		return err
 	}
-	manifest, err := json.Marshal(cfg.Manifest)
-	if err != nil {
-		return fmt.Errorf("client: manifest: %w", err)
-	}
-	w := newWorker(cfg, manifest)
-	return w.run(ctx, c)
+	l := c.lane()
+	defer l.close()
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(cfg.Manifest.AgentID)) // agents spread over the nodes
+	return w.run(ctx, &overStreams{nodes{urls: c.urls, at: int(h.Sum32() >> 1)}, c, l})
 }
+
+// WorkOver is WorkWith over links that open makes; an error of open that may
+// be repeated (api.RetryLater) has it called again. It is how a program that
+// embeds a node works for it without a connection; see node.Node.Work.
+func WorkOver(ctx context.Context, cfg WorkConfig, open func(context.Context) (Link, error)) error {
+	w, err := newWorker(cfg)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx, here(open))
+}
+
+// here is the route to the one node whose links open makes.
+type here func(context.Context) (Link, error)
+
+func (h here) open(ctx context.Context) (Link, error) { return h(ctx) }
+func (h here) node() string                           { return "here" }
+func (h here) next()                                  {}
+func (h here) learn([]string)                         {}
+func (h here) alone() bool                            { return true }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"hash/fnv"
+	"fmt"
 	"sync"
 	"time"
 
@@ -60,13 +60,21 @@ var (
 	errStopped = errors.New("client: the agent was stopped")
 )
 
-func newWorker(cfg WorkConfig, manifest []byte) *worker {
+func newWorker(cfg WorkConfig) (*worker, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := json.Marshal(cfg.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("client: manifest: %w", err)
+	}
 	w := &worker{cfg: cfg, manifest: manifest, wake: make(chan struct{}, 1)}
 	w.running, w.stop = context.WithCancelCause(context.Background())
 	w.mu.held = map[string]*holding{}
 	w.mu.reports = map[string]api.HeldClaim{}
 	w.mu.flight = map[uint64][]api.Settlement{}
-	return w
+	return w, nil
 }
 
 func (w *worker) poke() {
@@ -77,9 +85,7 @@ func (w *worker) poke() {
 }
 
 // run keeps a session open until ctx ended and everything is settled.
-func (w *worker) run(ctx context.Context, c *Client) error {
-	l := c.lane()
-	defer l.close()
+func (w *worker) run(ctx context.Context, r route) error {
 	defer w.calls.Wait()
 	defer w.stop(errStopped)
 	session, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -99,13 +105,10 @@ func (w *worker) run(ctx context.Context, c *Client) error {
 		}
 	})
 	defer stop()
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(w.cfg.Manifest.AgentID)) // agents spread over the nodes
-	at := nodes{urls: c.urls, at: int(h.Sum32() >> 1)}
 	pause := rounds{}
 	for {
 		began := time.Now()
-		err := w.session(session, c, l.rpc(at.url()), &at)
+		err := w.session(session, r)
 		var e *api.Error
 		switch {
 		case ctx.Err() != nil && (w.empty() || session.Err() != nil):
@@ -113,12 +116,12 @@ func (w *worker) run(ctx context.Context, c *Client) error {
 		case errors.As(err, &e) && e.Retry == api.RetryNo:
 			return err
 		}
-		at.next()
+		r.next()
 		if time.Since(began) > worthwhile || errors.Is(err, errNodeLeaves) {
 			pause = rounds{}
 		}
-		w.cfg.Logger.Info("session ended, opening another", "layer", 2, "agent", w.cfg.Manifest.AgentID, "node", at.url(), "error", err)
-		if !pause.since.IsZero() || len(at.urls) == 1 {
+		w.cfg.Logger.Info("session ended, opening another", "layer", 2, "agent", w.cfg.Manifest.AgentID, "node", r.node(), "error", err)
+		if !pause.since.IsZero() || r.alone() {
 			pause.again(session, err)
 		} else {
 			pause.since, pause.pause = time.Now(), firstPause // the first other node is asked at once

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/quorate/quorate/node/api"
 	pb "github.com/quorate/quorate/node/api/quoratev1"
 )
@@ -16,15 +14,54 @@ import (
 // errNodeLeaves ends a session whose node shuts down.
 var errNodeLeaves = errors.New("client: the node is leaving")
 
-type workStream = connect.BidiStreamForClient[pb.SessionRequest, pb.SessionResponse]
+// Link carries the messages of one session; a Connect stream is one. Send is
+// called by one goroutine at a time, Receive by another one; both fail once the
+// context the link was opened with has ended.
+type Link interface {
+	Send(*pb.SessionRequest) error
+	Receive() (*pb.SessionResponse, error)
+	CloseRequest() error
+	CloseResponse() error
+}
+
+// route opens an agent's sessions, each at the node whose turn it is.
+type route interface {
+	open(ctx context.Context) (Link, error)
+	node() string // whose turn it is
+	next()
+	learn(addrs []string)
+	alone() bool // there is no other node
+}
+
+// overStreams is the route to nodes elsewhere.
+type overStreams struct {
+	nodes
+	c *Client
+	l *lane
+}
+
+func (r *overStreams) open(ctx context.Context) (Link, error) {
+	st := r.l.rpc(r.url()).Session(ctx)
+	r.c.head(st.RequestHeader())
+	return st, nil
+}
+
+func (r *overStreams) node() string { return r.url() }
+func (r *overStreams) alone() bool  { return len(r.urls) == 1 }
 
 // session is one connection's worth of work: hello with what is held, then
 // messages both ways until it breaks or everything is settled after a drain.
-func (w *worker) session(ctx context.Context, c *Client, rpc pb.WorkClient, at *nodes) error {
+func (w *worker) session(ctx context.Context, r route) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	st := rpc.Session(ctx)
-	c.head(st.RequestHeader())
+	st, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		cancel()
+		_ = st.CloseResponse()
+	}()
 	defer context.AfterFunc(ctx, func() { _ = st.CloseRequest() })() // net/http looks at ctx when the request has ended
 	if err := st.Send(w.hello()); err != nil && !errors.Is(err, io.EOF) {
 		return problemOf(err)
@@ -33,7 +70,7 @@ func (w *worker) session(ctx context.Context, c *Client, rpc pb.WorkClient, at *
 	if err != nil {
 		return problemOf(err)
 	}
-	at.learn(first.Welcome.Nodes)
+	r.learn(first.Welcome.Nodes)
 	w.mu.Lock()
 	w.mu.token = first.Welcome.ResumeToken
 	w.mu.Unlock()
@@ -46,7 +83,6 @@ func (w *worker) session(ctx context.Context, c *Client, rpc pb.WorkClient, at *
 	err = w.read(st, first)
 	cancel()
 	writer.Wait()
-	_ = st.CloseResponse()
 	return problemOf(err)
 }
 
@@ -55,7 +91,7 @@ func (w *worker) session(ctx context.Context, c *Client, rpc pb.WorkClient, at *
 const helloWithin = 15 * time.Second
 
 // welcome reads the first message.
-func (w *worker) welcome(st *workStream, cancel func()) (*pb.SessionResponse, error) {
+func (w *worker) welcome(st Link, cancel func()) (*pb.SessionResponse, error) {
 	late := time.AfterFunc(helloWithin, cancel)
 	defer late.Stop()
 	m, err := st.Receive()
@@ -95,7 +131,7 @@ func (w *worker) hello() *pb.SessionRequest {
 }
 
 // read handles what the node says.
-func (w *worker) read(st *workStream, m *pb.SessionResponse) error {
+func (w *worker) read(st Link, m *pb.SessionResponse) error {
 	for {
 		for _, r := range m.Revoked {
 			w.revoke(r.TaskId, r.Epoch, r.Reason)
@@ -134,7 +170,7 @@ func (w *worker) read(st *workStream, m *pb.SessionResponse) error {
 
 // write sends what there is to say, until the session ends or, after a drain,
 // there is nothing left.
-func (w *worker) write(ctx context.Context, st *workStream) error {
+func (w *worker) write(ctx context.Context, st Link) error {
 	young := time.NewTimer(startedAfter)
 	defer young.Stop()
 	armed, starts := true, false

@@ -34,9 +34,24 @@ func bad(status, layer int, code, format string, args ...any) *api.Error {
 	return api.Errorf(status, layer, code, api.RetryNo, format, args...)
 }
 
+// duplex is what a session is held over: a Connect stream, or a Pipe.
+type duplex interface {
+	Receive() (*pb.SessionRequest, error)
+	Send(*pb.SessionResponse) error
+}
+
+// ender ends a duplex: deaf its reading, cut all of it.
+type ender interface {
+	deaf()
+	cut()
+}
+
 // Session is the RPC of that name.
 func (s *server) Session(ctx context.Context, st *connect.BidiStream[pb.SessionRequest, pb.SessionResponse]) error {
-	c := callOf(ctx)
+	return s.session(ctx, st, callOf(ctx))
+}
+
+func (s *server) session(ctx context.Context, st duplex, c ender) error {
 	late := time.AfterFunc(s.cfg.HelloTimeout, c.deaf)
 	first, err := st.Receive()
 	if !late.Stop() {
@@ -93,7 +108,7 @@ func (x *session) greet() error {
 }
 
 // read handles messages until the agent ends the session or breaks a rule.
-func (x *session) read(st *connect.BidiStream[pb.SessionRequest, pb.SessionResponse], m *pb.SessionRequest) error {
+func (x *session) read(st duplex, m *pb.SessionRequest) error {
 	m.Hello = nil
 	for {
 		if err := x.message(m); err != nil {
@@ -295,7 +310,7 @@ var errLeaving = errors.New("the node is leaving")
 
 // watch tells the agent what happens to its tasks, and ends the session when
 // the node says so.
-func (x *session) watch(c *call) {
+func (x *session) watch(c ender) {
 	leaving := x.w.Leaving()
 	var over <-chan time.Time
 	for {

@@ -1,0 +1,40 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/quorate/quorate/node/internal/stream"
+	"github.com/quorate/quorate/node/internal/web"
+)
+
+// serve starts the HTTP face.
+func (n *Node) serve() {
+	streams := stream.New(n, stream.Config{Logger: n.cfg.Logger})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	n.server = &http.Server{
+		Handler:   web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger, Streams: streams, StreamPrefix: stream.Prefix}),
+		Protocols: protocols, HTTP2: http2Limits(),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return n.ctx }}
+	n.wg.Go(func() {
+		if err := n.server.Serve(n.api); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+			n.fail(fmt.Errorf("API: %w", err))
+		}
+	})
+	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
+}
+
+// http2Limits bounds what one HTTP/2 connection may hold, and finds out about
+// half-open ones: 15 s of silence, 10 s for the answer to a ping.
+func http2Limits() *http.HTTP2Config {
+	return &http.HTTP2Config{MaxConcurrentStreams: 1024, MaxReadFrameSize: 256 << 10, MaxReceiveBufferPerStream: 1 << 20,
+		MaxReceiveBufferPerConnection: 4<<20 - 1, SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, WriteByteTimeout: 30 * time.Second}
+}
