@@ -37,6 +37,9 @@ type Config struct {
 	// APIAddr, PeerAddr and GossipAddr are host:port to listen on; port 0 picks
 	// a free one. Defaults: 127.0.0.1 with ports 7700, 7701, 7702.
 	APIAddr, PeerAddr, GossipAddr string
+	// APIListener and PeerListener are listened on instead, and taken over: the
+	// node closes them.
+	APIListener, PeerListener net.Listener
 	// InsecureListen allows addresses outside loopback. There is no TLS yet.
 	InsecureListen bool
 	// AutoApprove lists the actions (ACTION:TARGET, either may be a star) that
@@ -64,6 +67,16 @@ type Config struct {
 	// are refused (disk_full) and the rest is kept for what ends them; default
 	// 256 MiB, negative never.
 	DiskReserveBytes int64
+	// DiskBudgetBytes: from seven eighths of it in the data directory on, new
+	// tasks are refused (disk_full) and the rest is kept for what ends them; at
+	// least MinDiskBudget. Default 0: as much as there is. Ended tasks make room
+	// after TaskRetention, audit records never do.
+	DiskBudgetBytes int64
+	// MemoryBudgetBytes sizes caches, memtables, queues and the bounds of what
+	// may arrive at once; at least MinMemoryBudget. Default 0: sizes for
+	// throughput. What live tasks take comes on top, about 1 KiB and their
+	// payload each. Give the Go runtime a limit of its own (GOMEMLIMIT) above it.
+	MemoryBudgetBytes int64
 	// TaskRetention is how long ended tasks and their idempotency keys are kept
 	// on the shards this node leads; default 0, for ever. Their audit records
 	// stay. It is at least MinTaskRetention.
@@ -85,6 +98,14 @@ type Config struct {
 	healthyFor time.Duration // tests only; 0: healthyFor
 }
 
+// Edge is a preset for a small device, or a program that has better uses for
+// its memory: idle below 64 MiB, data below 1 GiB. The directory and, outside a
+// cluster of three, BootstrapExpect are still to be given.
+func Edge() Config {
+	return Config{Shards: 1, MemoryBudgetBytes: 32 << 20, DiskBudgetBytes: 1 << 30, DiskReserveBytes: 64 << 20,
+		TaskRetention: 24 * time.Hour, MaxPayloadBytes: 256 << 10}
+}
+
 // ranking is what the configuration says about the scheduler.
 func (c *Config) ranking() sched.Config {
 	return sched.Config{WeightSuccess: c.RankSuccess, WeightLoad: c.RankLoad, WeightTrust: c.RankTrust, FleetWeights: c.FleetWeights}.WithDefaults()
@@ -96,6 +117,11 @@ const (
 	MaxVoters       = 7
 	maxPayloadLimit = 4 << 20
 	maxNodeIDBytes  = 63
+	// MinMemoryBudget holds one task of the largest size, 4 MiB of input and of
+	// context, on its way through a node, twice; MinDiskBudget the log's
+	// memtables and tables, and a state checkpoint beside the last.
+	MinMemoryBudget = 16 << 20
+	MinDiskBudget   = 256 << 20
 )
 
 var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
@@ -105,6 +131,12 @@ func (c Config) withDefaults() Config {
 		if *s == "" {
 			*s = v
 		}
+	}
+	if c.APIListener != nil {
+		c.APIAddr = c.APIListener.Addr().String()
+	}
+	if c.PeerListener != nil {
+		c.PeerAddr = c.PeerListener.Addr().String()
 	}
 	def(&c.APIAddr, "127.0.0.1:7700")
 	def(&c.PeerAddr, "127.0.0.1:7701")
@@ -155,6 +187,12 @@ func (c Config) validate() error {
 	}
 	if c.AuditLevel != AuditHash && c.AuditLevel != AuditLog {
 		bad("audit level %q: want %s or %s", c.AuditLevel, AuditHash, AuditLog)
+	}
+	if c.DiskBudgetBytes != 0 && c.DiskBudgetBytes < MinDiskBudget {
+		bad("disk budget %d: want at least %d bytes, or 0 for no bound", c.DiskBudgetBytes, int64(MinDiskBudget))
+	}
+	if c.MemoryBudgetBytes != 0 && c.MemoryBudgetBytes < MinMemoryBudget {
+		bad("memory budget %d: want at least %d bytes, or 0 for the default sizes", c.MemoryBudgetBytes, int64(MinMemoryBudget))
 	}
 	if c.BootstrapExpect < 1 || c.BootstrapExpect > MaxVoters || c.BootstrapExpect%2 == 0 {
 		bad("bootstrap-expect %d: want 1, 3, 5 or 7", c.BootstrapExpect)

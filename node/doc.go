@@ -33,6 +33,14 @@
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
 // Audit records are hashed and indexed behind the apply path (trails.go).
 //
+// # Inside a program
+//
+// Open, Submit, Task, Declare and the others are the whole API: a program needs
+// no connection to the node it embeds. Work performs tasks over a pipe instead
+// of a stream, by the same rules (embed.go). A node has no global state, ends no
+// process and handles no signals; several may be open in one. [Edge] is the
+// preset for little memory.
+//
 // # Members
 //
 // The control shard holds who is a node and where each shard belongs; every
@@ -68,6 +76,7 @@
 //	adminLoop   core.start   core.stop; works on the control shard's leader only
 //	joinLoop    Node         member, or Close; asks to be let in
 //	trailLoop, retentionLoop core.start, core.stop; audit records, ended tasks
+//	agents in the process  callers of Work  Close waits up to 10 s, then says so
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's

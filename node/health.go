@@ -32,6 +32,8 @@ func checkDisks(c *api.Cluster, add addCheck) {
 	for _, x := range c.Nodes {
 		switch d := x.Disk; {
 		case d == nil:
+		case d.Low && d.BudgetBytes > 0 && d.UsedBytes > d.BudgetBytes*3/4:
+			low = append(low, fmt.Sprintf("%s (%d MiB used, its budget is %d MiB)", x.NodeID, d.UsedBytes>>20, d.BudgetBytes>>20))
 		case d.Low:
 			low = append(low, fmt.Sprintf("%s (%d MiB free, %d MiB reserved)", x.NodeID, d.FreeBytes>>20, d.ReserveBytes>>20))
 		case d.Stalled:
@@ -51,7 +53,7 @@ func checkDisks(c *api.Cluster, add addCheck) {
 
 func (n *core) diskStatus() api.DiskStatus {
 	h := n.store.DiskHealth()
-	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, Low: h.Low, Stalled: h.Stalled}
+	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, UsedBytes: h.UsedBytes, BudgetBytes: h.BudgetBytes, Low: h.Low, Stalled: h.Stalled}
 }
 
 // checkPlacement: does every shard have the replicas it should have, on nodes

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -72,50 +73,56 @@ var version string // set by the linker
 func Open(cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("node: configuration: %w", err)
+		cfg.closeListeners()
+		return nil, startError(1, fmt.Errorf("configuration: %w", err))
 	}
 	n := &Node{cfg: cfg, opened: time.Now(), changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.embedded = newEmbedded(n)
 	if err := n.open(); err != nil {
 		n.Close()
-		return nil, fmt.Errorf("node: %w", err)
+		cfg.closeListeners()
+		return nil, err
 	}
 	return n, nil
 }
 
 func (n *Node) open() (err error) {
 	if n.lock, err = lockDir(n.cfg.DataDir); err != nil {
-		return err
+		return startError(1, err)
 	}
 	if n.id, err = form.Open(n.cfg.DataDir, n.cfg.NodeID, n.cfg.Cluster); err != nil {
-		return err
+		return startError(1, err)
 	}
 	n.cfg.Logger = n.cfg.Logger.With("node", n.id.NodeID)
-	if n.api, err = net.Listen("tcp", n.cfg.APIAddr); err != nil {
-		return fmt.Errorf("API address: %w", err)
+	if n.api = n.cfg.APIListener; n.api == nil {
+		if n.api, err = net.Listen("tcp", n.cfg.APIAddr); err != nil {
+			return startError(2, fmt.Errorf("API address: %w", err))
+		}
 	}
-	if n.peers, err = peer.Listen(peer.Config{Addr: n.cfg.PeerAddr, Logger: n.cfg.Logger, Admit: n.admit,
-		Self: peer.Identity{Cluster: n.id.Cluster, ClusterID: n.id.ClusterID, RaftID: n.id.RaftID, NodeID: n.id.NodeID, Incarnation: n.id.Incarnation}}); err != nil {
-		return fmt.Errorf("peer address: %w", err)
+	pc := peer.Config{Listener: n.cfg.PeerListener, Addr: n.cfg.PeerAddr, Logger: n.cfg.Logger, Admit: n.admit,
+		Self: peer.Identity{Cluster: n.id.Cluster, ClusterID: n.id.ClusterID, RaftID: n.id.RaftID, NodeID: n.id.NodeID, Incarnation: n.id.Incarnation}}
+	n.cfg.peerBudget(&pc)
+	if n.peers, err = peer.Listen(pc); err != nil {
+		return startError(2, fmt.Errorf("peer address: %w", err))
 	}
 	n.former, err = form.New(form.Config{Dir: n.cfg.DataDir, Identity: n.id, PeerAddr: n.PeerAddr(), Expect: n.cfg.BootstrapExpect,
 		Shards: uint32(n.cfg.Shards) + 1, Candidates: n.candidates, Changed: n.changed, Call: n.peers.CallForm, Logger: n.cfg.Logger})
 	if err != nil {
-		return err
+		return startError(5, err)
 	}
 	n.peers.SetForm(n.former.Answer)
 	n.peers.SetHandler(n)
 	if !n.id.ClusterID.IsZero() && (!n.id.Joined || wasMember(n.cfg.DataDir)) {
 		if err := n.join(n.id); err != nil { // an old member refuses here what it cannot read
-			return err
+			return startError(5, err)
 		}
 	}
 	n.peers.Start()
 	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
 		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Known: n.knownGossip, Logger: n.cfg.Logger})
 	if err != nil {
-		return fmt.Errorf("gossip address: %w", err)
+		return startError(3, fmt.Errorf("gossip address: %w", err))
 	}
 	n.gossip.Store(g)
 	n.gossipChanged()

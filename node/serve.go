@@ -14,13 +14,15 @@ import (
 
 // serve starts the HTTP face.
 func (n *Node) serve() {
-	streams := stream.New(n, stream.Config{Logger: n.cfg.Logger})
+	sc, wc := stream.Config{Logger: n.cfg.Logger}, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger, StreamPrefix: stream.Prefix}
+	n.cfg.faceBudget(&wc, &sc)
+	wc.Streams = stream.New(n, sc)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	n.server = &http.Server{
-		Handler:   web.New(n, web.Config{MaxPayloadBytes: n.cfg.MaxPayloadBytes, Logger: n.cfg.Logger, Streams: streams, StreamPrefix: stream.Prefix}),
+		Handler:   web.New(n, wc),
 		Protocols: protocols, HTTP2: http2Limits(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return n.ctx }}

@@ -45,6 +45,7 @@ type Config struct {
 	LogRetainMax       uint64        // default 4,096: a peer further behind gets a snapshot instead
 
 	DiskReserveBytes int64         // default 256 MiB: with less free, proposals that are New are refused; negative: never
+	DiskBudgetBytes  int64         // default 0, no bound: with seven eighths of it in Dir, proposals that are New are refused
 	StallAfter       time.Duration // default 2 s: a log write that takes longer has the leaderships handed over
 
 	// SnapshotBytesPerSecond bounds what snapshots and backups write together, packed; default

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 )
 
@@ -24,6 +25,8 @@ const (
 type DiskHealth struct {
 	FreeBytes    int64 // -1: the file system does not say
 	ReserveBytes int64 // below it new work is refused; 0: never
+	UsedBytes    int64 // in the data directory; 0 without a budget
+	BudgetBytes  int64 // from seven eighths of it on new work is refused; 0: never
 	Low          bool  // it is being refused
 	Stalled      bool  // a log write takes too long, or did within the last ten seconds
 	Stalls       uint64
@@ -34,6 +37,7 @@ type DiskHealth struct {
 // diskWatch is what a store knows about its own disk and its peers'.
 type diskWatch struct {
 	free    atomic.Int64
+	used    atomic.Int64
 	low     atomic.Bool
 	stalled atomic.Bool
 	stalls  atomic.Uint64
@@ -74,7 +78,8 @@ func decodeDiskNote(b []byte) (flags byte, err error) {
 // DiskHealth says how the disk does.
 func (s *Store) DiskHealth() DiskHealth {
 	w := &s.watch
-	h := DiskHealth{FreeBytes: w.free.Load(), ReserveBytes: max(s.cfg.DiskReserveBytes, 0), Low: w.low.Load(), Stalled: w.stalled.Load(),
+	h := DiskHealth{FreeBytes: w.free.Load(), ReserveBytes: max(s.cfg.DiskReserveBytes, 0),
+		UsedBytes: w.used.Load(), BudgetBytes: s.cfg.DiskBudgetBytes, Low: w.low.Load(), Stalled: w.stalled.Load(),
 		Stalls: w.stalls.Load(), Refused: w.refused.Load()}
 	for _, e := range s.env.engines {
 		h.Pending = max(h.Pending, e.pendingSync(time.Now()))
@@ -106,25 +111,54 @@ func (s *Store) spaceLoop() {
 
 func (s *Store) lookAtSpace() {
 	w, reserve := &s.watch, s.cfg.DiskReserveBytes
-	usage, err := s.fs.GetDiskUsage(s.cfg.Dir)
-	if err != nil {
-		w.free.Store(-1)
-		return
+	budget, over := s.cfg.DiskBudgetBytes, false
+	if budget > 0 {
+		used := diskBytes(s.fs, s.cfg.Dir)
+		w.used.Store(used)
+		limit := budget - budget/8 // the rest is for what ends or removes work
+		if w.low.Load() {
+			limit -= budget / 64
+		}
+		over = used > limit
 	}
-	free := int64(min(usage.AvailBytes, 1<<62))
+	free := int64(-1) // the file system does not say
+	if usage, err := s.fs.GetDiskUsage(s.cfg.Dir); err == nil {
+		free = int64(min(usage.AvailBytes, 1<<62))
+	}
 	w.free.Store(free)
 	enough := reserve
 	if w.low.Load() {
 		enough += reserve / 8 // so that it does not come and go
 	}
-	if low := reserve > 0 && free < enough; low != w.low.Swap(low) {
+	if low := over || reserve > 0 && free >= 0 && free < enough; low != w.low.Swap(low) {
 		if low {
-			s.cfg.Logger.Error("raftstore: the disk is almost full: new work is refused", "layer", "L5", "free_bytes", free, "reserve_bytes", reserve)
+			s.cfg.Logger.Error("raftstore: the disk is almost full: new work is refused", "layer", "L5", "free_bytes", free, "reserve_bytes", reserve,
+				"used_bytes", w.used.Load(), "budget_bytes", budget)
 		} else {
 			s.cfg.Logger.Info("raftstore: the disk has room again", "layer", "L5", "free_bytes", free)
 		}
 	}
 	s.updateTrouble(time.Now())
+}
+
+// diskBytes is what the files below dir hold. Files come and go meanwhile:
+// what can't be read counts nothing.
+func diskBytes(fs vfs.FS, dir string) (n int64) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		path := fs.PathJoin(dir, name)
+		switch info, err := fs.Stat(path); {
+		case err != nil:
+		case info.IsDir():
+			n += diskBytes(fs, path)
+		default:
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // updateTrouble forgets old notes of peers.

@@ -242,3 +242,41 @@ func TestStalledDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestDiskBudget: with more than seven eighths of the budget in the directory new work is refused, and only that, until
+// there is less.
+func TestDiskBudget(t *testing.T) {
+	const budget, slack = 64 << 20, 256 << 10 // slack: the store itself writes meanwhile
+	w := newCluster(t, 1, 1, func(c *Config) { c.DiskReserveBytes, c.DiskBudgetBytes = -1, budget })
+	w.must(0, "a=1")
+	leader := w.leader(0)
+	s := leader.store.Load()
+	path := s.fs.PathJoin(s.cfg.Dir, "ballast")
+	ballast := func(size int64) { // so much more than the store has itself
+		t.Helper()
+		f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+		if err == nil {
+			_, err = f.Write(make([]byte, size))
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := diskBytes(s.fs, s.cfg.Dir)
+	if own == 0 {
+		t.Fatal("nothing is counted")
+	}
+	for _, x := range []struct {
+		size int64
+		want error
+	}{{budget - budget/8 - own - slack, nil}, {budget - budget/8 - own + slack, ErrDiskFull},
+		{budget - budget/8 - own - slack, ErrDiskFull}, // it does not come and go
+		{budget - budget/8 - budget/64 - own - slack, nil}} {
+		ballast(x.size)
+		s.lookAtSpace()
+		if err := leader.proposeNew("b=1"); !errors.Is(err, x.want) {
+			t.Errorf("%d bytes: %v, want %v; %+v", x.size, err, x.want, s.DiskHealth())
+		}
+		w.must(0, "a=2")
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -50,6 +51,9 @@ type startCmd struct {
 	AgentInterval   time.Duration  `default:"30s" help:"How often an agent should be heard of."`
 	MaxPayload      int            `default:"1048576" help:"Bytes of one task's input, context or result."`
 	DiskReserve     int64          `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
+	DiskBudget      int64          `help:"Bytes the data directory may hold: from seven eighths of it on, new tasks are refused. 0: as much as there is."`
+	MemoryBudget    int64          `help:"Bytes to size caches, memtables and queues by; 0: sized for throughput."`
+	Preset          string         `enum:"none,edge" default:"none" help:"edge: a small device (32 MiB memory budget, 1 GiB disk budget, one shard of tasks, ended tasks kept a day); options given beside it win."`
 	TaskRetention   time.Duration  `default:"0" help:"Keep ended tasks and their idempotency keys this long (at least 1m); 0: for ever. Audit records stay."`
 	AuditLevel      string         `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string       `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
@@ -84,16 +88,44 @@ func servePprof(addr string) error {
 	return nil
 }
 
+func (c *startCmd) config(log *slog.Logger) node.Config {
+	cfg := node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
+		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
+		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight, DiskReserveBytes: c.DiskReserve,
+		DiskBudgetBytes: c.DiskBudget, MemoryBudgetBytes: c.MemoryBudget, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention,
+		InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: log}
+	if c.Preset != "edge" {
+		return cfg
+	}
+	e := node.Edge()
+	preset(&cfg.Shards, 4, e.Shards)
+	preset(&cfg.MaxPayloadBytes, 1<<20, e.MaxPayloadBytes)
+	preset(&cfg.DiskReserveBytes, 256<<20, e.DiskReserveBytes)
+	preset(&cfg.DiskBudgetBytes, 0, e.DiskBudgetBytes)
+	preset(&cfg.MemoryBudgetBytes, 0, e.MemoryBudgetBytes)
+	preset(&cfg.TaskRetention, 0, e.TaskRetention)
+	return cfg
+}
+
+// preset gives an option that was left at its default the preset's value.
+func preset[T comparable](option *T, def, value T) {
+	if *option == def {
+		*option = value
+	}
+}
+
 // Run runs a node until a signal or a reason to stop.
 func (c *startCmd) Run(ctx context.Context, con console) error {
 	if err := servePprof(c.Pprof); err != nil {
 		return err
 	}
-	n, err := node.Open(node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
-		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight, DiskReserveBytes: c.DiskReserve, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention, InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)})
+	cfg := c.config(c.logger(con.err))
+	if b := cfg.MemoryBudgetBytes; b > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2 * b) // the runtime's soft limit: what the node needs beside its budget fits
+	}
+	n, err := node.Open(cfg)
 	if err != nil {
-		return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
+		return err
 	}
 	select {
 	case <-ctx.Done():
@@ -154,7 +186,7 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 			n, err = node.Open(cfg)
 		}
 		if err != nil {
-			return api.Errorf(500, 2, "cannot_start", api.RetryNo, "%v", err)
+			return err
 		}
 		nodes = append(nodes, n)
 		join = append(join, n.GossipAddr())
@@ -177,20 +209,10 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 	return context.Cause(fatal)
 }
 
-// readyPoll is how often a forming node is looked at: it has no event to wait
-// for from outside.
-const readyPoll = 20 * time.Millisecond
-
 func awaitReady(ctx context.Context, nodes []*node.Node) bool {
-	tick := time.NewTicker(readyPoll)
-	defer tick.Stop()
 	for _, n := range nodes {
-		for n.Ready() != nil {
-			select {
-			case <-ctx.Done():
-				return false
-			case <-tick.C:
-			}
+		if n.AwaitReady(ctx) != nil {
+			return false
 		}
 	}
 	return true

@@ -39,6 +39,8 @@ type NodeStatus struct {
 type DiskStatus struct {
 	FreeBytes    int64 `json:"free_bytes" doc:"-1: the file system does not say"`
 	ReserveBytes int64 `json:"reserve_bytes" doc:"With less free, new tasks are refused"`
+	UsedBytes    int64 `json:"used_bytes,omitempty" doc:"In the data directory; only with a budget"`
+	BudgetBytes  int64 `json:"budget_bytes,omitempty" doc:"With seven eighths of it used, new tasks are refused"`
 	Low          bool  `json:"low" doc:"New tasks are being refused"`
 	Stalled      bool  `json:"stalled" doc:"A log write takes too long, or did within the last ten seconds: leaderships are handed over"`
 }

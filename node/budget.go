@@ -1,0 +1,53 @@
+package node
+
+import (
+	"github.com/quorate/quorate/node/internal/peer"
+	"github.com/quorate/quorate/node/internal/stream"
+	"github.com/quorate/quorate/node/internal/web"
+	"github.com/quorate/quorate/raftstore"
+)
+
+// Parts of a memory budget. They are bounds that are seldom reached together:
+// an idle node fills none of them, a busy one the first two.
+const (
+	cachePart      = 8  // Pebble's block cache
+	memtablePart   = 32 // each of up to four memtables of the log
+	mailboxPart    = 8  // commands that wait, of all shards
+	checkpointPart = 8  // applied entries until a state checkpoint
+	bodyPart       = 4  // one HTTP body or NDJSON chunk that carries many tasks
+	streamBytes    = 32 << 10
+)
+
+// storeBudget sizes the replicas' store.
+func (c *Config) storeBudget(s *raftstore.Config, shards uint32) {
+	s.DiskReserveBytes, s.DiskBudgetBytes = c.DiskReserveBytes, c.DiskBudgetBytes
+	b := c.MemoryBudgetBytes
+	if b == 0 {
+		return
+	}
+	s.CacheBytes = b / cachePart
+	s.MemTableBytes = int(b / memtablePart)
+	s.MailboxBytes = max(int(b/mailboxPart)/int(shards), maxCommandBytes)
+	s.CheckpointBytes = b / checkpointPart
+	s.Engines = 1
+}
+
+// maxCommandBytes is raftstore's default bound of a command.
+const maxCommandBytes = 4 << 20
+
+func (c *Config) peerBudget(p *peer.Config) {
+	if c.MemoryBudgetBytes != 0 {
+		p.MaxFrameBytes = 16 << 20 // as everywhere: nodes of one cluster agree on it
+		p.MaxQueueBytes = 2 * p.MaxFrameBytes
+	}
+}
+
+func (c *Config) faceBudget(w *web.Config, s *stream.Config) {
+	if b := c.MemoryBudgetBytes; b != 0 {
+		w.MaxBatchBytes = max(int(b/bodyPart), 2*c.MaxPayloadBytes+bodySlackBytes)
+		s.MaxStreams = int(b / streamBytes)
+	}
+}
+
+// bodySlackBytes is what a body has beside its payloads.
+const bodySlackBytes = 64 << 10
