@@ -35,11 +35,10 @@
 //
 // # Inside a program
 //
-// Open, Submit, Task, Declare and the others are the whole API: a program needs
-// no connection to the node it embeds. Work performs tasks over a pipe instead
-// of a stream, by the same rules (embed.go). A node has no global state, ends no
-// process and handles no signals; several may be open in one. [Edge] is the
-// preset for little memory.
+// A program needs no connection to the node it embeds: Submit, Task and the
+// others are the API, and Work performs tasks over a pipe by the stream's rules
+// (embed.go). No global state, no signal handled, no process ended; several may
+// be open in one. [Edge] is the preset for little memory.
 //
 // # Members
 //
@@ -66,17 +65,9 @@
 //	name        owner        ends
 //	form        Node         cluster formed or joined, or Close
 //	serve       Node         Close shuts the HTTP server down
-//	deskLoop    core.start   core.stop; proposes what is due
-//	agentLoop   core.start   core.stop; reports sightings, finds the silent
-//	depthLoop   core.start   core.stop; tells peers what waits here
-//	balanceLoop core.start   core.stop; spreads leaders
-//	renewLoop   core.start   core.stop; renews what agents with a session hold
-//	relayLoop   core.start   core.stop; delivers letters between shards
-//	leadsLoop   core.start   core.stop; says what is led here, follows the members
-//	adminLoop   core.start   core.stop; works on the control shard's leader only
+//	…Loop       core.start   core.stop; their comments say what each does
 //	joinLoop    Node         member, or Close; asks to be let in
-//	trailLoop, retentionLoop core.start, core.stop; audit records, ended tasks
-//	agents in the process  callers of Work  Close waits up to 10 s, then says so
+//	of agents   Work        Work returns; Close waits for it, for 10 s
 //	background  core         one job each, bounded by a timeout or core.stop
 //
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's

@@ -192,7 +192,9 @@ func TestOpenErrors(t *testing.T) {
 		cause  error
 		says   string
 	}{
-		{"configuration", func(c *Config) { c.Shards, c.MemoryBudgetBytes, c.DiskBudgetBytes = 65, MinMemoryBudget-1, MinDiskBudget-1 }, 1, nil, "shards 65"},
+		{"configuration", func(c *Config) {
+			c.Shards, c.MemoryBudgetBytes, c.DiskBudgetBytes = 65, MinMemoryBudget-1, MinDiskBudget-1
+		}, 1, nil, "shards 65"},
 		{"memory budget", func(c *Config) { c.MemoryBudgetBytes = MinMemoryBudget - 1 }, 1, nil, "memory budget 16777215"},
 		{"disk budget", func(c *Config) { c.DiskBudgetBytes = MinDiskBudget - 1 }, 1, nil, "disk budget 268435455"},
 		{"directory", func(c *Config) { c.DataDir = held }, 1, nil, "another process"},
