@@ -264,6 +264,12 @@ func (n *core) onFollow(shard uint32, leader uint64) {
 // heldTimeout bounds a leader change's wait for the nodes' reports.
 const heldTimeout = 300 * time.Millisecond
 
+// heldRequest asks what is held of a shard, for the leader of a term.
+type heldRequest struct {
+	Shard uint32 `json:"shard"`
+	Term  uint64 `json:"term"`
+}
+
 type heldReport struct {
 	ID    ledger.TaskID `json:"id"`
 	Agent string        `json:"agent"`
@@ -292,7 +298,7 @@ func (n *core) awaitReturns() {
 // openDesk asks every reachable node which tasks of the shard its agents hold,
 // then lets the desk give leases.
 func (n *core) openDesk(shard uint32, term uint64) {
-	reports := n.holds.ofShard(shard, n.id.RaftID)
+	reports := n.holds.told(shard, term, n.id.RaftID)
 	ctx, cancel := context.WithTimeout(n.ctx, heldTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -302,7 +308,7 @@ func (n *core) openDesk(shard uint32, term uint64) {
 			continue
 		}
 		wg.Go(func() {
-			list, err := callPeer[uint32, []heldReport](ctx, n, v.RaftID, methodHeld, shard)
+			list, err := callPeer[heldRequest, []heldReport](ctx, n, v.RaftID, methodHeld, heldRequest{Shard: shard, Term: term})
 			if err != nil {
 				n.cfg.Logger.Debug("no report of held tasks", "layer", 5, "shard", shard, "node", v.NodeID, "error", err)
 				return
@@ -322,9 +328,9 @@ func (n *core) openDesk(shard uint32, term uint64) {
 	d.open(term, reports, n.nowMillis())
 }
 
-func (n *core) heldHere(_ context.Context, shard uint32) ([]heldReport, error) {
+func (n *core) heldHere(_ context.Context, q heldRequest) ([]heldReport, error) {
 	out := []heldReport{}
-	for _, r := range n.holds.ofShard(shard, n.id.RaftID) {
+	for _, r := range n.holds.told(q.Shard, q.Term, n.id.RaftID) {
 		out = append(out, heldReport{ID: r.id, Agent: r.agent, Epoch: r.epoch})
 	}
 	return out, nil
@@ -367,7 +373,7 @@ type raftTransport struct{ *peer.Transport }
 func (t raftTransport) Send(to uint64, shard uint32, msg []byte) { t.Queue(to, shard, msg) }
 
 // methodJournal asks how much of a shard's journal a node has.
-const methodJournal method = 60
+const methodJournal method = 92
 
 type journalBase struct {
 	Bytes int64  `json:"bytes"`

@@ -83,13 +83,14 @@ type lease struct {
 	assigned  int64
 	started   int64 // 0: assigned, not yet started
 	confirmed bool  // its node said that it arrived
+	confirmBy int64 // or is asked
 	from      string
 	progress  []byte
 }
 
 // Timings of the desk, in milliseconds.
 const (
-	confirmMillis  = 5_000 // a lease its node never confirmed goes back, unspent
+	confirmMillis  = 5_000 // a node is asked about a lease it did not confirm
 	proposeAgainMs = 2_000 // what is due and was proposed is not proposed again before
 	leaseSlackMs   = 200   // an expiry is proposed this much late, so that a renewal in flight wins
 )
@@ -368,7 +369,7 @@ func (d *desk) rearm(i uint32) {
 	if s.lease.agent != "" {
 		sooner(s.lease.expires + leaseSlackMs)
 		if !s.lease.confirmed {
-			sooner(s.lease.assigned + confirmMillis)
+			sooner(s.lease.confirmBy)
 		}
 	} else if s.brief.State == ledger.StateSubmitted {
 		sooner(s.brief.NotBeforeMillis)

@@ -43,7 +43,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 		}
 		s.epoch, s.last = max(s.epoch+1, d.mu.term<<epochTermShift|1), agent
 		s.lease = lease{agent: agent, node: node, epoch: s.epoch, assigned: nowMillis,
-			expires: nowMillis + s.brief.LeaseMillis, from: from}
+			expires: nowMillis + s.brief.LeaseMillis, confirmBy: nowMillis + confirmMillis, from: from}
 		d.mu.leased++
 		d.rearm(i)
 		out = append(out, grant{id: s.brief.ID, epoch: s.epoch, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1})
@@ -130,23 +130,39 @@ func (d *desk) confirm(id ledger.TaskID, epoch uint64) {
 	}
 }
 
-// giveBack ends a lease that was never delivered; no attempt is counted. One
-// that is in the log needs the command returned.
-func (d *desk) giveBack(id ledger.TaskID, epoch uint64) ledger.Command {
+// unconfirm notes that a lease in the log is on its way to a node.
+func (d *desk) unconfirm(id ledger.TaskID, epoch, node uint64, nowMillis int64) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, ok := d.mu.byID[id]; ok && d.mu.slots[i].lease.epoch == epoch {
+		l := &d.mu.slots[i].lease
+		l.node, l.confirmed, l.confirmBy = node, false, nowMillis+confirmMillis
+		d.rearm(i)
+	}
+}
+
+// giveBack ends a lease that nobody began with; no attempt is counted. One
+// that is in the log needs the command returned. It is not done if the desk is
+// not (yet) the one that knows the leases.
+func (d *desk) giveBack(id ledger.TaskID, epoch uint64) (c ledger.Command, done bool) {
+	d.mu.Lock()
+	if d.mu.term == 0 || !d.mu.opened && epoch>>epochTermShift < d.mu.term {
+		d.mu.Unlock()
+		return nil, false
+	}
 	i, ok := d.mu.byID[id]
 	if !ok || d.mu.slots[i].lease.agent == "" || d.mu.slots[i].lease.epoch != epoch || d.mu.slots[i].ending {
 		d.mu.Unlock()
-		return nil
+		return nil, true
 	}
 	if s := d.mu.slots[i]; s.brief.Logged {
 		defer d.mu.Unlock()
-		return &ledger.Release{ID: id, Agent: s.lease.agent, Epoch: epoch}
+		return &ledger.Release{ID: id, Agent: s.lease.agent, Epoch: epoch}, true
 	}
 	r := d.takeBack(i)
 	d.mu.Unlock()
 	d.push([]ready{r})
-	return nil
+	return nil, true
 }
 
 func (d *desk) takeBack(i uint32) ready {
@@ -189,14 +205,14 @@ func (d *desk) overlay(id ledger.TaskID) (l lease, epoch uint64, ok bool) {
 }
 
 // due collects the commands that time asks for: expiries, delays that ended,
-// deadlines that passed. The ledger checks each again.
-func (d *desk) due(nowMillis int64) []ledger.Command {
-	var cmds []ledger.Command
+// deadlines that passed; and the leases to ask about. The ledger checks each
+// command again.
+func (d *desk) due(nowMillis int64) (cmds []ledger.Command, asks []unconfirmed) {
 	var back []ready
 	d.mu.Lock()
 	if d.mu.term == 0 || !d.mu.opened {
 		d.mu.Unlock()
-		return nil
+		return nil, nil
 	}
 	d.mu.wheel.advance(nowMillis, func(i uint32) {
 		s := d.mu.slots[i]
@@ -214,8 +230,9 @@ func (d *desk) due(nowMillis int64) []ledger.Command {
 		case s.lease.agent != "" && s.lease.expires+leaseSlackMs <= nowMillis:
 			cmds = append(cmds, &ledger.Expire{ID: b.ID, Agent: s.lease.agent, Epoch: s.lease.epoch, Reason: ledger.ReasonLeaseExpired})
 			s.nextTry = nowMillis + proposeAgainMs
-		case s.lease.agent != "" && !s.lease.confirmed && s.lease.assigned+confirmMillis <= nowMillis && !s.ending:
-			back = append(back, d.takeBack(i))
+		case s.lease.agent != "" && !s.lease.confirmed && s.lease.confirmBy <= nowMillis && !s.ending:
+			asks = append(asks, unconfirmed{id: b.ID, node: s.lease.node, epoch: s.lease.epoch})
+			s.lease.confirmBy = nowMillis + confirmMillis
 		case b.State == ledger.StateSubmitted && b.NotBeforeMillis > 0 && b.NotBeforeMillis <= nowMillis:
 			cmds = append(cmds, &ledger.Due{ID: b.ID})
 			s.nextTry = nowMillis + proposeAgainMs
@@ -230,7 +247,7 @@ func (d *desk) due(nowMillis int64) []ledger.Command {
 	if len(back) > 0 {
 		d.push(back)
 	}
-	return cmds
+	return cmds, asks
 }
 
 // lost collects the expiries of everything an agent held.

@@ -121,9 +121,15 @@ func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
 	case "confirm":
 		s.desk.confirm(id, epoch)
 	case "giveback":
-		s.desk.giveBack(id, epoch)
+		if _, done := s.desk.giveBack(id, epoch); !done {
+			fmt.Fprintln(&s.out, "not done")
+		}
 	case "due":
-		s.commands(s.desk.due(at))
+		cmds, asks := s.desk.due(at)
+		s.commands(cmds)
+		for _, u := range asks {
+			fmt.Fprintf(&s.out, "ask node %d about %s epoch %s\n", u.node, name(u.id), epochText(u.epoch))
+		}
 	case "lost":
 		s.commands(s.desk.lost(agent))
 	default:

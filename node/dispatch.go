@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -302,6 +301,9 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 			break
 		}
 		for _, g := range n.leaseHandles(buf[:k], q.Agent, q.Node) {
+			if d := n.desk(g.id.Shard()); d != nil && g.logged {
+				d.unconfirm(g.id, g.epoch, q.Node, n.nowMillis())
+			}
 			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt, Logged: g.logged})
 		}
 	}
@@ -319,61 +321,25 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 	for _, g := range got {
 		lease, ok := fetched[g.id]
 		if !ok {
-			n.settleGrants([]grant{g}, notifyGiveBack)
+			n.handBack([]grant{g})
+			continue
+		}
+		if !n.holds.admit(&g, agent, now) {
 			continue
 		}
 		out = append(out, lease)
 		kept = append(kept, g)
-		n.holds.add(g.id, agent, g.epoch, g.leaseMillis, now)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		for _, g := range kept {
 			n.holds.drop(g.id, g.epoch)
 		}
-		n.settleGrants(kept, notifyGiveBack)
+		n.handBack(kept)
 		return nil
 	}
-	n.settleGrants(kept, notifyConfirm)
+	n.confirmGrants(kept)
 	n.metrics.leased.Add(float64(len(kept)))
 	return out
-}
-
-// settleGrants tells the desks that leases arrived, or go back.
-func (n *core) settleGrants(gs []grant, kind uint8) {
-	remote := map[uint64][]stolen{}
-	for _, g := range gs {
-		shard := g.id.Shard()
-		id, _ := n.leaders.of(shard)
-		if d := n.desk(shard); id == n.id.RaftID && d != nil {
-			if kind == notifyConfirm {
-				d.confirm(g.id, g.epoch)
-			} else {
-				n.giveBack(d, g.id, g.epoch)
-			}
-			continue
-		}
-		remote[id] = append(remote[id], stolen{ID: g.id, Epoch: g.epoch})
-	}
-	for id, list := range remote {
-		if b, err := json.Marshal(list); err == nil && id != 0 {
-			n.peers.Notify(id, kind, b)
-		}
-	}
-}
-
-// grantsSettled is settleGrants' other end.
-func (n *core) grantsSettled(kind uint8, body []byte) {
-	var list []stolen
-	if json.Unmarshal(body, &list) != nil {
-		return
-	}
-	for _, g := range list {
-		if d := n.desk(g.ID.Shard()); d != nil && kind == notifyConfirm {
-			d.confirm(g.ID, g.Epoch)
-		} else if d != nil {
-			n.giveBack(d, g.ID, g.Epoch)
-		}
-	}
 }
 
 // depths is what the peers say waits in their queues.

@@ -23,6 +23,10 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.serveSteal), nil
 	case methodHeld:
 		return serve(ctx, body, n.heldHere), nil
+	case methodGiveBack:
+		return serve(ctx, body, n.giveBackHere), nil
+	case methodHolding:
+		return serve(ctx, body, n.holdingHere), nil
 	case methodStats:
 		return serve(ctx, body, n.statsHere), nil
 	case methodAgents:
@@ -65,7 +69,7 @@ func (n *core) notified(from uint64, kind uint8, body []byte) {
 		n.sessionElsewhere(from, string(body))
 	case notifyLeads:
 		n.leadsHeard(from, body)
-	case notifyConfirm, notifyGiveBack:
-		n.grantsSettled(kind, body)
+	case notifyConfirm:
+		n.grantsConfirmed(body)
 	}
 }

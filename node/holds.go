@@ -17,6 +17,7 @@ type holds struct {
 		// reserved is room that lease calls under way may fill.
 		reserved map[string]int
 		freed    chan struct{} // closed when a task was let go; nil when nobody waits
+		word     word
 	}
 }
 
@@ -32,6 +33,7 @@ func newHolds() *holds {
 	h.mu.byTask = map[ledger.TaskID]hold{}
 	h.mu.byAgent = map[string]int{}
 	h.mu.reserved = map[string]int{}
+	h.mu.word = word{terms: map[uint32]uint64{}, denied: map[ledger.TaskID]denial{}}
 	return h
 }
 
@@ -40,6 +42,11 @@ func newHolds() *holds {
 func (h *holds) add(id ledger.TaskID, agent string, epoch uint64, leaseMillis, nowMillis int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.enter(id, agent, epoch, leaseMillis, nowMillis)
+}
+
+// enter is add with the lock held.
+func (h *holds) enter(id ledger.TaskID, agent string, epoch uint64, leaseMillis, nowMillis int64) {
 	old, ok := h.mu.byTask[id]
 	if ok && old.epoch > epoch {
 		return
@@ -204,16 +211,4 @@ func (h *holds) applied(events []ledger.Event) (gone []revoked) {
 		gone = append(gone, revoked{id: e.ID, agent: x.agent, epoch: x.epoch, reason: reason})
 	}
 	return gone
-}
-
-// ofShard lists the leases held on a shard.
-func (h *holds) ofShard(shard uint32, node uint64) (out []report) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id, x := range h.mu.byTask {
-		if id.Shard() == shard {
-			out = append(out, report{id: id, agent: x.agent, node: node, epoch: x.epoch})
-		}
-	}
-	return out
 }

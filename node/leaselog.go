@@ -77,10 +77,3 @@ func (n *core) commitLeases(got []grant, agent string, node uint64) []grant {
 	}
 	return kept
 }
-
-// giveBack takes an undelivered lease back, through the log if it is there.
-func (n *core) giveBack(d *desk, id ledger.TaskID, epoch uint64) {
-	if c := d.giveBack(id, epoch); c != nil {
-		n.propose(id.Shard(), []ledger.Command{c})
-	}
-}

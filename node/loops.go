@@ -48,8 +48,12 @@ func (n *core) deskLoop() {
 		now := n.nowMillis()
 		for shard, r := range *n.replicas.of.Load() {
 			d := r.desk
-			for cmds := range slices.Chunk(d.due(now), maxForwarded) {
-				n.propose(shard, cmds)
+			cmds, asks := d.due(now)
+			for part := range slices.Chunk(cmds, maxForwarded) {
+				n.propose(shard, part)
+			}
+			if len(asks) > 0 {
+				n.askHeld(asks)
 			}
 		}
 	}

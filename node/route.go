@@ -35,7 +35,7 @@ const (
 const (
 	notifyDepths uint8 = iota + 1
 	notifyConfirm
-	notifyGiveBack
+	_
 
 	notifyLeads uint8 = 60
 	notifyLoad  uint8 = 50 // what an agent says of its load

@@ -208,7 +208,7 @@ func (w *work) Return(list []api.Held) {
 			back = append(back, grant{id: id, epoch: h.Epoch})
 		}
 	}
-	w.n.settleGrants(back, notifyGiveBack)
+	w.n.handBack(back)
 }
 
 // Events are what the node tells of held tasks.
