@@ -3,6 +3,7 @@ package node
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
@@ -29,6 +30,7 @@ func TestWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := c.submit(n, api.TaskSpec{Action: "deploy", Target: "sharepoint", IdempotencyKey: "k1"})
+	time.Sleep(2 * time.Millisecond) // within one millisecond the IDs would decide which is first
 	second := c.submit(n, api.TaskSpec{Action: "deploy", Target: "sharepoint", IdempotencyKey: "k1b"})
 	why := func(of *Node, id, want string) {
 		t.Helper()
