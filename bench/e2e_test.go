@@ -2,21 +2,48 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/quorate/quorate/chaos/proc"
 )
 
+var (
+	builtIn   string // removed by TestMain
+	buildOnce = sync.OnceValues(func() (string, error) { return proc.Build(context.Background(), builtIn) })
+)
+
+// executable is the quorate of this source tree, built once.
+func executable(t *testing.T) string {
+	t.Helper()
+	path, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestMain(m *testing.M) {
+	var err error
+	if builtIn, err = os.MkdirTemp("", "bench"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(builtIn)
+	os.Exit(code)
+}
+
 // TestLifecycleForReal measures three real nodes for a moment, once as fast as
 // it goes and once at a rate with a kill. It asserts that nothing is lost and
 // that the figures are there, not what they are: that is the machine's matter.
 func TestLifecycleForReal(t *testing.T) {
-	binary, err := proc.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := executable(t)
 	for _, cfg := range []LifecycleConfig{
 		{Duration: time.Second, WarmUp: 200 * time.Millisecond},
 		{Duration: 3 * time.Second, WarmUp: 200 * time.Millisecond, Rate: 500, Kill: true},
@@ -42,10 +69,7 @@ func TestLifecycleForReal(t *testing.T) {
 
 // TestIdleForReal: the figures are there.
 func TestIdleForReal(t *testing.T) {
-	binary, err := proc.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := executable(t)
 	r, err := Idle(t.Context(), IdleConfig{Binary: binary, Shards: 2, Settle: time.Millisecond, Duration: 200 * time.Millisecond})
 	if err != nil || len(r.Nodes) != 3 || r.Nodes[2].RSSMiB < 5 {
 		t.Errorf("%+v, %v", r, err)
@@ -57,10 +81,7 @@ func TestIdleForReal(t *testing.T) {
 
 // TestActions: every action that was answered with go is confirmed.
 func TestActions(t *testing.T) {
-	bin, err := proc.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := executable(t)
 	rep, err := Actions(t.Context(), ActionsConfig{Binary: bin, Duration: time.Second, WarmUp: 200 * time.Millisecond, Rate: 400, Agents: 3})
 	if err != nil || rep.Confirmed == 0 || rep.Refused != 0 || rep.Latency.P50Millis <= 0 {
 		t.Errorf("%v: %+v", err, rep)

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/quorate/quorate/chaos/proc"
 	"github.com/quorate/quorate/chaos/wire"
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/api"
 )
 
 // LifecycleConfig says what [Lifecycle] measures. Zero fields take the default
@@ -35,6 +38,19 @@ type LifecycleConfig struct {
 	// Window is how many tasks may be under way when submitting as fast as
 	// possible; default 8192.
 	Window int
+	// Agents is how many agents work, spread over the nodes; default two a
+	// node, at most 4096.
+	Agents int
+	// Guarantee is the tasks' level; default at_least_once. An exactly_once
+	// task has a verify task declared and is approved by a rule.
+	Guarantee string
+	// Live is how many tasks that nobody can do wait in the cluster meanwhile;
+	// at most 4 Mi.
+	Live int
+	// Backlog, unless 0, is how many tasks are submitted before the first agent
+	// comes, at most 4 Mi: what is measured is how fast they are worked off.
+	// Duration, WarmUp, Rate and Window then mean nothing.
+	Backlog int
 	// Via is how the nodes are spoken to: "stream" (default), by the Go client
 	// and quorate.v1.Work, or "http", by JSON.
 	Via string
@@ -57,6 +73,8 @@ const (
 	maxBatch      = 1024
 	maxWindow     = 1 << 20
 	maxTasks      = 1 << 28 // a bit each: 32 MiB
+	maxAgents     = 4096
+	maxWaiting    = 4 << 20 // Live, Backlog
 	submitterRate = 4       // submitters a node
 	workerRate    = 2       // workers a node
 	leaseSeconds  = 15
@@ -65,6 +83,7 @@ const (
 	drainWait     = 60 * time.Second
 	retryPause    = 20 * time.Millisecond
 	capability    = "bench:task"
+	nobodyCan     = "bench:waiting"
 )
 
 func (c LifecycleConfig) withDefaults() LifecycleConfig {
@@ -76,6 +95,13 @@ func (c LifecycleConfig) withDefaults() LifecycleConfig {
 	def(&c.PayloadBytes, 128)
 	def(&c.Batch, 256)
 	def(&c.Window, 8192)
+	def(&c.Agents, 3*workerRate)
+	if c.Guarantee == "" {
+		c.Guarantee = ledger.AtLeastOnce.String()
+	}
+	if c.Backlog > 0 {
+		c.Rate, c.WarmUp = 0, time.Nanosecond
+	}
 	if c.Via == "" {
 		c.Via = ViaStream
 	}
@@ -103,6 +129,15 @@ func (c LifecycleConfig) validate() error {
 	within("payload", c.PayloadBytes, minPayload, maxPayload)
 	within("batch", c.Batch, 1, maxBatch)
 	within("window", c.Window, 1, maxWindow)
+	within("agents", c.Agents, 1, maxAgents)
+	within("live", c.Live, 0, maxWaiting)
+	within("backlog", c.Backlog, 0, maxWaiting)
+	if _, err := ledger.ParseGuarantee(c.Guarantee); err != nil {
+		errs = append(errs, fmt.Errorf("bench: guarantee: %w", err))
+	}
+	if c.Backlog > 0 && c.Kill {
+		errs = append(errs, errors.New("bench: a kill and a backlog: want one of them"))
+	}
 	if c.Via != ViaStream && c.Via != ViaHTTP {
 		errs = append(errs, fmt.Errorf("bench: via %q: want %s or %s", c.Via, ViaStream, ViaHTTP))
 	}
@@ -122,7 +157,7 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 	if err := cfg.validate(); err != nil {
 		return LifecycleReport{}, err
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary})
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: []string{"--auto-approve", capability}})
 	if err != nil {
 		return LifecycleReport{}, err
 	}
@@ -154,9 +189,10 @@ type measurement struct {
 	pool    interface{ CloseIdleConnections() }
 	nodes   []wire.Client
 
-	acked  bits         // submission acknowledged, by sequence number
-	failed atomic.Int64 // requests without an answer, asked again
-	kill   killWatch
+	acked       bits          // submission acknowledged, by sequence number
+	backlogTook time.Duration // to submit the backlog
+	failed      atomic.Int64  // requests without an answer, asked again
+	kill        killWatch
 
 	keys      string // what the tasks' keys begin with
 	oneNode   bool   // everything is submitted to the first node
@@ -166,7 +202,7 @@ type measurement struct {
 
 func newMeasurement(cfg LifecycleConfig, cluster *proc.Cluster) *measurement {
 	pool := wire.Pool(2 * (submitterRate + workerRate))
-	m := &measurement{cfg: cfg, cluster: cluster, pool: pool, Meter: NewMeter(MeterConfig{Rate: cfg.Rate, Window: cfg.Window, Batch: cfg.Batch})}
+	m := &measurement{cfg: cfg, cluster: cluster, pool: pool, Meter: NewMeter(MeterConfig{Rate: cfg.Rate, Window: cfg.Window, Batch: cfg.Batch, Limit: int64(cfg.Backlog)})}
 	for _, n := range cluster.Nodes() {
 		m.nodes = append(m.nodes, wire.Client{Base: n.URL(), HTTP: pool})
 	}
@@ -180,12 +216,29 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	submit, stopSubmit := context.WithCancel(work)
 	defer stopSubmit()
 	var submitters, workers sync.WaitGroup
-	start := m.startHTTP
+	startWorkers, startSubmitters := m.startHTTPWorkers, m.startHTTPSubmitters
 	if m.cfg.Via == ViaStream {
-		start = m.startStreams
+		startWorkers, startSubmitters = m.startStreamWorkers, m.startStreamSubmitters
 	}
-	if err := start(submit, work, &submitters, &workers); err != nil {
+	if err := m.fill(ctx); err != nil {
 		return LifecycleReport{}, err
+	}
+	m.restart()
+	if m.cfg.Backlog > 0 {
+		m.from.Store(0) // all of it counts
+		if err := startSubmitters(submit, work, &submitters); err != nil {
+			return LifecycleReport{}, err
+		}
+		submitters.Wait()
+		m.backlogTook = m.Since()
+	}
+	if err := startWorkers(work, &workers); err != nil {
+		return LifecycleReport{}, err
+	}
+	if m.cfg.Backlog == 0 {
+		if err := startSubmitters(submit, work, &submitters); err != nil {
+			return LifecycleReport{}, err
+		}
 	}
 	before, after, err := m.measure(ctx)
 	stopSubmit()
@@ -199,10 +252,57 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	return m.report(before, after), m.timeline(before, after).save(m.cfg.SVG)
 }
 
-// startHTTP starts workers and submitters that speak JSON.
-func (m *measurement) startHTTP(submit, work context.Context, submitters, workers *sync.WaitGroup) error {
+// fill submits the tasks that nobody can do.
+func (m *measurement) fill(ctx context.Context) error {
+	if m.cfg.Live == 0 {
+		return nil
+	}
+	c, err := m.dial(0)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s := c.Submitter()
+	defer s.Close()
+	action, target, _ := api.SplitCapability(nobodyCan)
+	var next, refused atomic.Int64
+	var fillers sync.WaitGroup
+	for range submitterRate {
+		fillers.Go(func() {
+			for ctx.Err() == nil {
+				end := next.Add(maxBatch)
+				specs := make([]api.TaskSpec, 0, maxBatch)
+				for i := end - maxBatch; i < min(end, int64(m.cfg.Live)); i++ {
+					specs = append(specs, api.TaskSpec{Action: action, Target: target, IdempotencyKey: "live" + strconv.FormatInt(i, 36),
+						Input: encodeInput(i, 0, m.cfg.PayloadBytes)})
+				}
+				if len(specs) == 0 {
+					return
+				}
+				verdicts, err := s.Submit(ctx, specs)
+				if err != nil {
+					refused.Add(int64(len(specs)))
+					return
+				}
+				for _, v := range verdicts {
+					if v.Error != nil {
+						refused.Add(1)
+					}
+				}
+			}
+		})
+	}
+	fillers.Wait()
+	if n := refused.Load(); n > 0 {
+		return fmt.Errorf("bench: live: %d of %d tasks were not taken", n, m.cfg.Live)
+	}
+	return ctx.Err()
+}
+
+// startHTTPWorkers starts workers that speak JSON.
+func (m *measurement) startHTTPWorkers(work context.Context, workers *sync.WaitGroup) error {
 	var ws []*worker
-	for i := range len(m.nodes) * workerRate {
+	for i := range m.cfg.Agents {
 		w := newWorker(m, i)
 		if err := w.register(work); err != nil {
 			return err
@@ -212,6 +312,10 @@ func (m *measurement) startHTTP(submit, work context.Context, submitters, worker
 	for _, w := range ws {
 		workers.Go(func() { w.run(work) })
 	}
+	return nil
+}
+
+func (m *measurement) startHTTPSubmitters(submit, work context.Context, submitters *sync.WaitGroup) error {
 	for i := range len(m.nodes) * submitterRate {
 		submitters.Go(func() { m.submit(submit, work, i) })
 	}
@@ -226,14 +330,18 @@ func (m *measurement) measure(ctx context.Context) (before, after mark, err erro
 	if before, err = m.mark(); err != nil {
 		return before, after, err
 	}
-	m.from.Store(int64(before.at))
-	if m.cfg.Kill {
+	switch {
+	case m.cfg.Backlog > 0:
+		m.drain(ctx)
+	case m.cfg.Kill:
+		m.from.Store(int64(before.at))
 		pause(ctx, m.cfg.Duration/2)
 		if err := m.killLeader(ctx); err != nil {
 			return before, after, err
 		}
 		pause(ctx, m.cfg.Duration/2)
-	} else {
+	default:
+		m.from.Store(int64(before.at))
 		pause(ctx, m.cfg.Duration)
 	}
 	after, err = m.mark()
@@ -244,11 +352,16 @@ func (m *measurement) measure(ctx context.Context) (before, after mark, err erro
 	return before, after, err
 }
 
-// drain waits until every acknowledged task is completed, within bounds.
+// drain waits until every acknowledged task is completed, or none was for
+// drainWait.
 func (m *measurement) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, drainWait)
-	defer cancel()
+	last, at := int64(-1), time.Time{}
 	for m.acked.minus(&m.done) > 0 && pause(ctx, retryPause) {
+		if n := m.completed.Load(); n != last {
+			last, at = n, time.Now()
+		} else if time.Since(at) > drainWait {
+			return
+		}
 	}
 }
 

@@ -10,9 +10,10 @@ import (
 
 // MeterConfig says how load is made and what of it counts.
 type MeterConfig struct {
-	Rate   int // tasks a second, open loop; 0: as fast as they complete
-	Window int // tasks under way when Rate is 0
-	Batch  int // tasks taken at once, at most
+	Rate   int   // tasks a second, open loop; 0: as fast as they complete
+	Window int   // tasks under way when Rate is 0
+	Batch  int   // tasks taken at once, at most
+	Limit  int64 // tasks in all, however many are under way; 0: no limit
 }
 
 // A Meter is the generator's half of a measurement: it says which tasks are due, and takes note of when they were
@@ -46,6 +47,9 @@ func NewMeter(cfg MeterConfig) *Meter {
 	return m
 }
 
+// restart sets the clock to zero, before anything was taken.
+func (m *Meter) restart() { m.began = time.Now() }
+
 // Since is the time on the meter's clock.
 func (m *Meter) Since() time.Duration { return time.Since(m.began) }
 
@@ -59,26 +63,39 @@ func (m *Meter) Next(ctx context.Context) (first int64, due []time.Duration, ok 
 		}
 		return first, due, ok
 	}
-	select {
-	case m.window <- struct{}{}:
-	case <-ctx.Done():
-		return 0, nil, false
+	var n int
+	if m.cfg.Limit > 0 {
+		first = m.next.Add(int64(m.cfg.Batch)) - int64(m.cfg.Batch)
+		n = int(min(int64(m.cfg.Batch), m.cfg.Limit-first))
+	} else if n = m.admit(ctx); n > 0 {
+		first = m.next.Add(int64(n)) - int64(n)
 	}
-	n := 1
-	for ; n < m.cfg.Batch; n++ {
-		select {
-		case m.window <- struct{}{}:
-			continue
-		default:
-		}
-		break
+	if n <= 0 || ctx.Err() != nil {
+		return 0, nil, false
 	}
 	due = make([]time.Duration, n)
 	now := m.Since()
 	for i := range due {
 		due[i] = now
 	}
-	return m.next.Add(int64(n)) - int64(n), due, true
+	return first, due, true
+}
+
+// admit waits until one more task may be under way, and takes up to a batch.
+func (m *Meter) admit(ctx context.Context) (n int) {
+	select {
+	case m.window <- struct{}{}:
+	case <-ctx.Done():
+		return 0
+	}
+	for n = 1; n < m.cfg.Batch; n++ {
+		select {
+		case m.window <- struct{}{}:
+		default:
+			return n
+		}
+	}
+	return n
 }
 
 // Submitted notes that tasks were acknowledged now.
@@ -102,7 +119,7 @@ func (m *Meter) completedAt(due []time.Duration, now time.Duration) {
 	m.perStep.counts[now/timelineStep] += int64(len(due))
 	m.perStep.Unlock()
 	m.record(&m.endLag, now, due)
-	if m.cfg.Rate > 0 {
+	if m.cfg.Rate > 0 || m.cfg.Limit > 0 {
 		return
 	}
 	for range due {

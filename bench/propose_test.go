@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/quorate/quorate/chaos/proc"
 )
 
 // echo leads one shard and answers at once, or with an error.
@@ -80,10 +78,7 @@ func TestOrders(t *testing.T) {
 
 // TestRaftstoreForReal measures three real processes for a moment, and asserts that the figures are there.
 func TestRaftstoreForReal(t *testing.T) {
-	binary, err := proc.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := executable(t)
 	rows, err := Raftstore(t.Context(), RaftstoreConfig{Command: []string{binary, "bench", "raftstore-node"}, Shards: []int{1, 4}, InFlight: 96,
 		Duration: 300 * time.Millisecond, WarmUp: 100 * time.Millisecond})
 	if err != nil {

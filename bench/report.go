@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/quorate/quorate/ledger"
 )
 
 // LifecycleReport is what was measured.
@@ -15,6 +17,11 @@ type LifecycleReport struct {
 	Rate                int         `json:"rate_per_second"` // 0: as fast as possible
 	PayloadBytes        int         `json:"payload_bytes"`
 	Batch               int         `json:"batch"`
+	Guarantee           string      `json:"guarantee"`
+	Agents              int         `json:"agents"`
+	Live                int         `json:"live,omitempty"`                         // tasks that waited meanwhile
+	Backlog             int         `json:"backlog,omitempty"`                      // tasks that were there before the first agent
+	BacklogPerSecond    float64     `json:"backlog_submitted_per_second,omitempty"` // while there was none
 	Seconds             float64     `json:"duration_seconds"`
 	Completed           int64       `json:"completed"` // within the duration
 	LifecyclesPerSecond float64     `json:"lifecycles_per_second"`
@@ -36,7 +43,8 @@ func (m *measurement) report(before, after mark) LifecycleReport {
 	seconds := (after.at - before.at).Seconds()
 	n := after.completed - before.completed
 	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
-	return LifecycleReport{
+	r := LifecycleReport{
+		Guarantee: m.cfg.Guarantee, Agents: m.cfg.Agents, Live: m.cfg.Live, Backlog: m.cfg.Backlog,
 		Rate: m.cfg.Rate, PayloadBytes: m.cfg.PayloadBytes, Batch: m.cfg.Batch,
 		Seconds: seconds, Completed: n, LifecyclesPerSecond: float64(n) / seconds,
 		SubmitAcked: m.submitLag.quantiles(), Leased: m.takeLag.quantiles(), Latency: m.endLag.quantiles(),
@@ -44,6 +52,10 @@ func (m *measurement) report(before, after mark) LifecycleReport {
 		NodesCores: (after.nodes - before.nodes).Seconds() / seconds, GeneratorCores: (after.self - before.self).Seconds() / seconds,
 		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(),
 	}
+	if m.cfg.Backlog > 0 {
+		r.BacklogPerSecond = float64(m.cfg.Backlog) / m.backlogTook.Seconds()
+	}
+	return r
 }
 
 // selfCPU is this process's CPU time.
@@ -60,7 +72,17 @@ func (r LifecycleReport) print(out io.Writer) {
 	if r.Rate > 0 {
 		load = fmt.Sprintf("open loop, %d/s", r.Rate)
 	}
-	fmt.Fprintf(out, "three nodes, every submit and completion fsynced on a quorum; %d B inputs, batches of %d, %s; %d cores\n", r.PayloadBytes, r.Batch, load, r.Cores)
+	fsynced := "every submit and completion fsynced on a quorum"
+	if r.Guarantee == ledger.BestEffort.String() {
+		fsynced = "nothing awaited on submit"
+	}
+	fmt.Fprintf(out, "three nodes, %s; %s, %d agents, %d B inputs, batches of %d, %s; %d cores\n", fsynced, r.Guarantee, r.Agents, r.PayloadBytes, r.Batch, load, r.Cores)
+	if r.Live > 0 {
+		fmt.Fprintf(out, "  waiting meanwhile     %d tasks that no agent can do\n", r.Live)
+	}
+	if r.Backlog > 0 {
+		fmt.Fprintf(out, "  backlog               %d tasks, submitted at %.0f /s before the first agent came\n", r.Backlog, r.BacklogPerSecond)
+	}
 	fmt.Fprintf(out, "  lifecycles            %.0f /s (%d in %.1f s)\n", r.LifecyclesPerSecond, r.Completed, r.Seconds)
 	for _, l := range []struct {
 		name string

@@ -17,22 +17,27 @@ const (
 	ViaHTTP   = "http"
 )
 
-// streamCredit is how many tasks one agent has at a time: a batch at work and
-// some on their way.
-const streamCredit = 1024
+// streamCredit is how many tasks all agents have at a time, in batches at work
+// and on their way; leastCredit is one agent's share at least.
+const (
+	streamCredit = 6144
+	leastCredit  = 32
+)
 
-// startStreams starts agents and submitters that use the Go client's streams;
-// client i begins at node i.
-func (m *measurement) startStreams(submit, work context.Context, submitters, workers *sync.WaitGroup) error {
-	dial := func(i int) (*qclient.Client, error) {
-		var urls []string
-		for k := range m.nodes {
-			urls = append(urls, m.nodes[(i+k)%len(m.nodes)].Base)
-		}
-		return qclient.New(qclient.Config{URLs: urls, Actor: fmt.Sprint("bench-", i)})
+// dial gives the i-th client, which begins at node i.
+func (m *measurement) dial(i int) (*qclient.Client, error) {
+	var urls []string
+	for k := range m.nodes {
+		urls = append(urls, m.nodes[(i+k)%len(m.nodes)].Base)
 	}
-	for i := range len(m.nodes) * workerRate {
-		c, err := dial(i)
+	return qclient.New(qclient.Config{URLs: urls, Actor: fmt.Sprint("bench-", i)})
+}
+
+// startStreamWorkers starts agents that use the Go client's stream, each with
+// a connection of its own.
+func (m *measurement) startStreamWorkers(work context.Context, workers *sync.WaitGroup) error {
+	for i := range m.cfg.Agents {
+		c, err := m.dial(i)
 		if err != nil {
 			return err
 		}
@@ -40,7 +45,7 @@ func (m *measurement) startStreams(submit, work context.Context, submitters, wor
 		w.mu.of = map[string]started{}
 		action, target, _ := api.SplitCapability(capability)
 		cfg := qclient.WorkConfig{Manifest: api.Manifest{AgentID: fmt.Sprintf("bench-%d", i+1), Capabilities: []api.Capability{{Action: action, Target: target}}},
-			Batch: w.perform, Settled: w.settled, Credit: streamCredit, Drain: time.Second}
+			Batch: w.perform, Settled: w.settled, Credit: min(max(streamCredit/m.cfg.Agents, leastCredit), api.MaxBatch), Drain: time.Second}
 		workers.Go(func() {
 			defer c.Close()
 			for work.Err() == nil {
@@ -51,11 +56,15 @@ func (m *measurement) startStreams(submit, work context.Context, submitters, wor
 			}
 		})
 	}
+	return nil
+}
+
+func (m *measurement) startStreamSubmitters(submit, work context.Context, submitters *sync.WaitGroup) error {
 	for i := range m.nodes {
 		if m.oneNode {
 			i = 0
 		}
-		c, err := dial(i)
+		c, err := m.dial(i)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/chaos/wire"
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 )
 
@@ -92,10 +93,14 @@ func encodeInput(seq int64, due time.Duration, size int) json.RawMessage {
 
 func (m *measurement) spec(seq int64, due time.Duration) api.TaskSpec {
 	action, target, _ := api.SplitCapability(capability)
-	return api.TaskSpec{
+	s := api.TaskSpec{
 		Action: action, Target: target, IdempotencyKey: m.key(seq), LeaseSeconds: leaseSeconds,
-		Input: encodeInput(seq, due, m.cfg.PayloadBytes),
+		Input: encodeInput(seq, due, m.cfg.PayloadBytes), Guarantee: m.cfg.Guarantee,
 	}
+	if m.cfg.Guarantee == ledger.ExactlyOnce.String() {
+		s.Verify = json.RawMessage(`{"action":"check"}`)
+	}
+	return s
 }
 
 // submitUntilAcked submits the tasks from sequence number first on, node after

@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"text/tabwriter"
-)
 
-// resamples is how often a bootstrap draws: the ends of a 95 % interval then rest on 250 draws each.
-const resamples = 10_000
+	"github.com/quorate/quorate/bench"
+)
 
 // readLines reads what -json printed.
 func readLines(path string) ([]line, error) {
@@ -59,13 +57,7 @@ func compareFiles(out io.Writer, before, after string) error {
 		found = true
 		b := old[i]
 		lo, hi := changeInterval(b, a)
-		verdict := "not beyond the noise"
-		if lo > 1 || hi < 1 {
-			verdict = "better"
-			if (hi < 1) == (a.Better == "higher") {
-				verdict = "worse"
-			}
-		}
+		verdict := bench.Verdict(lo, hi, a.Better == "lower")
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t[%.2f–%.2f]\t%s\n", a.Workload, a.Metric, a.Peer, b.Ratio, a.Ratio, a.Ratio/b.Ratio, lo, hi, verdict)
 	}
 	if !found {
@@ -74,24 +66,8 @@ func compareFiles(out io.Writer, before, after string) error {
 	return t.Flush()
 }
 
-// changeInterval is the 95 % percentile-bootstrap interval of the quotient of the two ratios (Efron 1979). The seed is
-// fixed: the same files give the same answer. With three rounds it is little more than the extremes; take more rounds.
+// changeInterval is the 95 % interval of the quotient of the two ratios.
 func changeInterval(before, after line) (lo, hi float64) {
-	r := rand.New(rand.NewPCG(1, 2))
-	draws := make([]float64, resamples)
-	for i := range draws {
-		draws[i] = resample(r, after.QuorateRuns) / resample(r, after.PeerRuns) / (resample(r, before.QuorateRuns) / resample(r, before.PeerRuns))
-	}
-	slices.Sort(draws)
-	return draws[resamples*25/1000], draws[resamples*975/1000-1]
-}
-
-// resample is the median of as many draws with replacement.
-func resample(r *rand.Rand, values []float64) float64 {
-	s := series{values: make([]float64, len(values))}
-	for i := range s.values {
-		s.values[i] = values[r.IntN(len(values))]
-	}
-	_, median, _ := s.spread()
-	return median
+	return bench.Interval([][]float64{before.QuorateRuns, before.PeerRuns, after.QuorateRuns, after.PeerRuns},
+		func(m []float64) float64 { return m[2] / m[3] / (m[0] / m[1]) })
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/quorate/quorate/bench"
 )
 
 // line is one row of the table, and one object of the JSON output.
@@ -57,14 +59,7 @@ func (r results) find(metric string) *series {
 	return nil
 }
 
-func (s *series) spread() (lo, median, hi float64) {
-	v := slices.Sorted(slices.Values(s.values))
-	mid := v[len(v)/2]
-	if len(v)%2 == 0 {
-		mid = (v[len(v)/2-1] + v[len(v)/2]) / 2
-	}
-	return v[0], mid, v[len(v)-1]
-}
+func (s *series) spread() (lo, median, hi float64) { return bench.Spread(s.values) }
 
 // takeTurns measures Quorate and the peers in turn, every other round backwards, so that a machine that gets slower
 // or faster favours nobody. A contender that fails ends the run: half a comparison is none.
@@ -85,7 +80,7 @@ func takeTurns(ctx context.Context, w Workload, peers []Contender, rounds int, o
 				return nil, fmt.Errorf("%s of %s: %w", w.Name, all[i].Name, err)
 			}
 			for _, v := range vs {
-				o.Logf("round %d of %d  %-12s %-24s %12s %s", round+1, rounds, all[i].Name, v.Metric, figure(v.Value), v.Unit)
+				o.Logf("round %d of %d  %-12s %-24s %12s %s", round+1, rounds, all[i].Name, v.Metric, bench.Figure(v.Value), v.Unit)
 			}
 			got[i].add(vs)
 		}
@@ -115,17 +110,6 @@ func compare(workload, peer string, q, p *series) line {
 	return l
 }
 
-// figure prints three or more significant digits and no more than two after the point.
-func figure(v float64) string {
-	switch {
-	case v >= 1000:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 100:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
 func printJSON(out io.Writer, lines []line) error {
 	enc := json.NewEncoder(out)
 	for _, l := range lines {
@@ -141,8 +125,8 @@ func printTable(out io.Writer, w Workload, peers []Contender, lines []line) erro
 	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "metric\tunit\tquorate [min–max]\tpeer\tits value [min–max]\tratio\tbetter")
 	for _, l := range lines {
-		fmt.Fprintf(t, "%s\t%s\t%s [%s–%s]\t%s\t%s [%s–%s]\t%.2f\t%s\n", l.Metric, l.Unit, figure(l.Quorate), figure(l.QuorateMin),
-			figure(l.QuorateMax), l.Peer, figure(l.PeerValue), figure(l.PeerMin), figure(l.PeerMax), l.Ratio, l.Better)
+		fmt.Fprintf(t, "%s\t%s\t%s [%s–%s]\t%s\t%s [%s–%s]\t%.2f\t%s\n", l.Metric, l.Unit, bench.Figure(l.Quorate), bench.Figure(l.QuorateMin),
+			bench.Figure(l.QuorateMax), l.Peer, bench.Figure(l.PeerValue), bench.Figure(l.PeerMin), bench.Figure(l.PeerMax), l.Ratio, l.Better)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -17,6 +17,8 @@ type benchCmd struct {
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
 	Skew          benchSkewCmd          `cmd:"" help:"What it costs that all work comes in at one node."`
 	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
+	Suite         benchSuiteCmd         `cmd:"" help:"Workloads in turn, several rounds: guarantee levels, rates, payloads, agents, live tasks, backlog, failover."`
+	Compare       benchCompareCmd       `cmd:"" help:"Compare two result files of suite."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
 	Sched         benchSchedCmd         `cmd:"" help:"The scheduler's queues beside channels, a mutex and goroutines, in this process."`
 }
@@ -32,6 +34,31 @@ type benchCurveCmd struct {
 func (c *benchCurveCmd) Run(ctx context.Context, con console) error {
 	return bench.Curve(ctx, bench.CurveConfig{Lifecycle: bench.LifecycleConfig{Duration: c.Duration, PayloadBytes: c.Payload}, Rates: c.Rates, SVG: c.SVG, Out: con.out})
 }
+
+type benchSuiteCmd struct {
+	Workloads []string      `help:"levels, rates, single, payload, agents, via, live, backlog, failover; default: all."`
+	Rounds    int           `default:"3" help:"Turns of each case; medians and spread are printed."`
+	Duration  time.Duration `default:"5s" help:"How long to measure each, each time."`
+	Backlog   int           `default:"1000000" help:"Tasks of the backlog."`
+	Live      []int         `default:"0,100000,1000000" help:"Tasks that wait meanwhile."`
+	Out       string        `placeholder:"DIR" help:"Directory for results.jsonl and plots (SVG)."`
+	JSON      bool          `name:"json" help:"Print one JSON object a line."`
+}
+
+// Run measures.
+func (c *benchSuiteCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Suite(ctx, bench.SuiteConfig{Workloads: c.Workloads, Rounds: c.Rounds, Duration: c.Duration, Backlog: c.Backlog, Live: c.Live,
+		Dir: c.Out, JSON: c.JSON, Out: con.out, Progress: con.err})
+	return err
+}
+
+type benchCompareCmd struct {
+	Before string `arg:"" help:"results.jsonl of the earlier run."`
+	After  string `arg:"" help:"results.jsonl of the later run."`
+}
+
+// Run compares.
+func (c *benchCompareCmd) Run(con console) error { return bench.Compare(con.out, c.Before, c.After) }
 
 type benchIdleCmd struct {
 	Shards   int           `default:"4" help:"Task shards."`
@@ -115,6 +142,10 @@ type benchLifecycleCmd struct {
 	Rate     int           `help:"Tasks a second, open loop; 0 saturates."`
 	Payload  int           `default:"128" help:"Bytes of input."`
 	Batch    int           `default:"256" help:"Tasks a request."`
+	Agents   int           `help:"Agents, over all nodes; 0 is two a node."`
+	Level    string        `default:"at_least_once" help:"Guarantee level of the tasks."`
+	Live     int           `help:"Tasks that nobody can do, waiting meanwhile."`
+	Backlog  int           `help:"Submit so many before the first agent comes, then measure how fast they are worked off."`
 	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
 	Kill     bool          `help:"SIGKILL a leader half-way."`
 	SVG      string        `name:"svg" help:"File for a plot of completions over time."`
@@ -123,7 +154,8 @@ type benchLifecycleCmd struct {
 
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
+	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Agents: c.Agents, Guarantee: c.Level, Live: c.Live, Backlog: c.Backlog,
+		Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
 	return err
 }
 
