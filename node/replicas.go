@@ -190,8 +190,12 @@ func (n *core) leadsHeard(from uint64, body []byte) {
 		return
 	}
 	for shard := range n.shards {
-		if st, here := n.store.ShardStatus(shard); here && st.Leader != 0 && (slices.Contains(st.Voters, n.id.RaftID) || slices.Contains(st.Learners, n.id.RaftID)) {
-			continue
+		if st, here := n.store.ShardStatus(shard); here {
+			member := slices.Contains(st.Voters, n.id.RaftID) || slices.Contains(st.Learners, n.id.RaftID)
+			n.leaders.member(shard, member)
+			if member && st.Leader != 0 {
+				continue
+			}
 		}
 		term, leads := led[shard]
 		n.leaders.hint(shard, from, term, leads)
