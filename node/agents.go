@@ -228,7 +228,7 @@ func (n *core) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.H
 			_ = n.peers.Notify(v.RaftID, notifyLoad, b) // said again with the next heartbeat
 		}
 	}
-	_, err := onLeader(ctx, n, controlShard, methodSeen, []sighting{{Agent: id, Load: &load, Current: h.CurrentTasks, State: state, Node: n.id.NodeID}}, n.seenHere)
+	_, err := onLeader(ctx, n, controlShard, methodSeen, []sighting{{Agent: id, Load: &load, Current: h.CurrentTasks, State: state, Node: n.id.NodeID, At: n.nowMillis()}}, n.seenHere)
 	if err != nil {
 		return api.HeartbeatAck{}, err
 	}
@@ -406,7 +406,7 @@ func (n *core) sessionEnded(id string, s *session) {
 		if elsewhere := n.sessions.back(id); elsewhere || n.sessions.connected(id) {
 			return
 		}
-		_, err := onLeader(n.ctx, n, controlShard, methodGone, goneRequest{Agent: id, Age: n.nowMillis() - ended}, n.goneHere)
+		_, err := onLeader(n.ctx, n, controlShard, methodGone, goneRequest{Agent: id, Age: n.nowMillis() - ended, Node: n.id.NodeID, At: ended}, n.goneHere)
 		if err != nil {
 			n.cfg.Logger.Warn("lost agent not reported; its leases run out instead", "layer", 3, "agent", id, "error", err)
 		}

@@ -28,7 +28,8 @@ type agentView struct {
 	lastMillis int64
 	load       float64
 	current    int
-	node       string
+	node       string // that saw it last
+	at, ended  int64  // when that was, and when a connection to it ended, by that node's clock; 0 not known
 }
 
 // sighting is news of one agent.
@@ -39,11 +40,14 @@ type sighting struct {
 	State   string   `json:"state,omitempty"`
 	Node    string   `json:"node"`
 	Age     int64    `json:"age_ms,omitempty"` // how long ago; clocks of two nodes are not compared
+	At      int64    `json:"at_ms,omitempty"`  // when, by Node's clock; 0 not said
 }
 
 type goneRequest struct {
 	Agent string `json:"agent"`
 	Age   int64  `json:"age_ms"` // how long ago the connection ended
+	Node  string `json:"node,omitempty"`
+	At    int64  `json:"at_ms,omitempty"` // when, by Node's clock; 0 not said
 }
 
 func newRoster(now func() int64) *roster {
@@ -126,14 +130,15 @@ func (r *roster) takeFresh(nodeID string) []sighting {
 	var out []sighting
 	now := r.now()
 	for id, at := range r.mu.fresh {
-		out = append(out, sighting{Agent: id, Node: nodeID, Age: max(now-at, 0)})
+		out = append(out, sighting{Agent: id, Node: nodeID, Age: max(now-at, 0), At: at})
 	}
 	clear(r.mu.fresh)
 	return out
 }
 
-// merge takes sightings into the leader's view.
-func (r *roster) merge(list []sighting) {
+// merge takes sightings into the leader's view, and returns those that say
+// something: others are from before an end that is known, and were slow.
+func (r *roster) merge(list []sighting) (news []sighting) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,11 +148,19 @@ func (r *roster) merge(list []sighting) {
 			v = &agentView{}
 			r.mu.view[s.Agent] = v
 		}
-		v.lastMillis, v.node = max(v.lastMillis, now-s.Age), s.Node
+		if s.Node != "" && s.Node == v.node && s.At != 0 && s.At <= v.ended {
+			continue
+		}
+		if s.Node != v.node || s.At == 0 {
+			v.at, v.ended = 0, 0
+		}
+		v.lastMillis, v.node, v.at = max(v.lastMillis, now-s.Age), s.Node, max(v.at, s.At)
+		news = append(news, s)
 		if s.Load != nil {
 			v.load, v.current = *s.Load, s.Current
 		}
 	}
+	return news
 }
 
 // restart gives every agent a fresh start under a new leader.
@@ -209,7 +222,7 @@ func (n *core) flushSeen() {
 // seenHere merges sightings on the control leader and corrects the replicated
 // state of agents that came back or changed it.
 func (n *core) seenHere(ctx context.Context, list []sighting) (struct{}, error) {
-	n.roster.merge(list)
+	list = n.roster.merge(list)
 	var cmds []ledger.Command
 	n.control.view(func(c *ledger.Control) {
 		for _, s := range list {
@@ -243,10 +256,28 @@ func (n *core) seenHere(ctx context.Context, list []sighting) (struct{}, error) 
 // it was sent, and so was the end of the connection.
 const sightingSlackMs = 20
 
+// ended notes the end of an agent's connection. It is no loss if the agent was
+// heard of since. A sighting by the node that tells of the end is compared by
+// that node's clock: it may have been longer on its way than the slack.
+func (r *roster) ended(q *goneRequest) (lost bool) {
+	last := r.last(q.Agent)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.mu.view[q.Agent]
+	if v == nil || v.node != q.Node || v.at == 0 || q.At == 0 {
+		return last <= r.now()-q.Age+sightingSlackMs
+	}
+	if v.at > q.At+sightingSlackMs {
+		return false
+	}
+	v.ended = max(v.ended, q.At)
+	return true
+}
+
 // goneHere takes the end of an agent's connection on the control leader,
 // unless the agent was heard of since.
 func (n *core) goneHere(ctx context.Context, q goneRequest) (struct{}, error) {
-	if n.roster.last(q.Agent) > n.nowMillis()-q.Age+sightingSlackMs {
+	if !n.roster.ended(&q) {
 		return struct{}{}, nil
 	}
 	a := n.doHere(ctx, controlShard, []ledger.Command{&ledger.AgentState{ID: q.Agent, State: ledger.AgentOffline, Reason: "connection lost"}})[0]
