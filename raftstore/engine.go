@@ -35,11 +35,16 @@ type engine struct {
 	batcher Batcher       // the transport, if it is one
 	current *shard        // being worked on, for the message of a panic
 	froze   bool          // a checkpoint began in this turn
+
+	announcer  *time.Timer // posts announce
+	announcing bool        // it was started
 }
 
 func newEngine(env *shardEnv) *engine {
 	e := &engine{env: env, wake: make(chan struct{}, 1), syncs: make(chan logWrite, maxSyncs), done: make(chan struct{})}
 	e.batcher, _ = env.cfg.Transport.(Batcher)
+	e.announcer = time.AfterFunc(announceAfter, func() { e.post(e.announce) })
+	e.announcer.Stop()
 	return e
 }
 
@@ -77,6 +82,7 @@ func (e *engine) run() {
 		if p := recover(); p != nil {
 			e.env.fatal(fmt.Errorf("shard %d: broken invariant: %v\n%s", e.current.id, p, debug.Stack()))
 		}
+		e.announcer.Stop()
 		close(e.syncs)
 		e.awaitDetached()
 		for _, s := range e.shards {

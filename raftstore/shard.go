@@ -63,6 +63,7 @@ type shard struct {
 	arrived *stagedSnapshot   // waits for the checkpoint being written
 
 	digests *digests
+	held    announcements
 
 	offered         atomic.Pointer[journalBase] // what JournalBase said last
 	applied, commit atomic.Uint64               // written by the goroutine, read by everybody
@@ -75,7 +76,7 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
 		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
-		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID),
+		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{},
 	}
 	cfg := env.cfg
 	var err error
@@ -139,12 +140,21 @@ func (s *shard) step(m *pb.Message) error {
 	return err
 }
 
-// send marshals a message for the transport; a snapshot becomes a stream.
+// send passes a message on, at once or a little later; a snapshot becomes a stream.
 func (s *shard) send(m *pb.Message) {
 	if m.GetType() == pb.MsgSnap {
 		s.startStream(m.GetTo(), m.GetTerm())
 		return
 	}
+	if s.held.take(m) {
+		s.env.engine(s.id).armAnnounce()
+		return
+	}
+	s.transmit(m)
+}
+
+// transmit marshals a message for the transport.
+func (s *shard) transmit(m *pb.Message) {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		panic(fmt.Sprintf("marshal %v: %v", m.GetType(), err))

@@ -1,0 +1,55 @@
+package raftstore
+
+import (
+	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// A leader tells its followers of a commit in the next append, or in an append without entries. At low rates most
+// appends are of the second kind: a frame to each follower, a turn of its engine and a batch applied, for news that
+// nobody waits for and that the next command brings along. So these are held for announceAfter; the next append with
+// entries takes their place.
+//
+// Three nodes, 2,000 lifecycles a second: 2,580 such messages a second for 3,470 with entries.
+const announceAfter = time.Millisecond
+
+// announcements holds, by peer, the last append without entries that was not sent.
+type announcements map[uint64]*pb.Message
+
+// take says whether m is held, and lets go of what m makes superfluous.
+func (a announcements) take(m *pb.Message) (held bool) {
+	if m.GetType() != pb.MsgApp {
+		return false
+	}
+	if len(m.GetEntries()) > 0 {
+		delete(a, m.GetTo())
+		return false
+	}
+	a[m.GetTo()] = m
+	return true
+}
+
+// announce sends what is held. It runs on the engine's goroutine.
+func (e *engine) announce() {
+	e.announcing = false
+	for _, s := range e.shards {
+		if s.detached {
+			continue
+		}
+		for to, m := range s.held {
+			delete(s.held, to)
+			if m.GetTerm() == s.replica.term {
+				s.transmit(m)
+			}
+		}
+	}
+}
+
+// armAnnounce has announce run soon.
+func (e *engine) armAnnounce() {
+	if !e.announcing {
+		e.announcing = true
+		e.announcer.Reset(announceAfter)
+	}
+}
