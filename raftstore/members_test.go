@@ -70,7 +70,12 @@ func (w *network) expel(id uint64, shard uint32) {
 		}
 		return false
 	})
-	if err := w.change(shard, Change{Remove, id}); err != nil {
+	var err error
+	eventually(w.tb, "heard of the other voters", func() bool { // a new leader has not, at first
+		err = w.change(shard, Change{Remove, id})
+		return err == nil || !strings.Contains(err.Error(), "voters are reachable")
+	})
+	if err != nil {
 		w.tb.Fatal(err)
 	}
 	if s := w.nodes[id].store.Load(); s != nil {
