@@ -347,6 +347,7 @@ func (n *core) Session(ctx context.Context, id string, holding []api.Held, send 
 	}
 	s := n.sessions.open(id)
 	defer func() { n.sessionEnded(id, s) }()
+	n.announceSession(id, 0)
 	if err := send(api.SessionEvent{Type: "hello"}); err != nil {
 		return nil
 	}
@@ -368,7 +369,7 @@ func (n *core) Session(ctx context.Context, id string, holding []api.Held, send 
 		case <-n.ctx.Done():
 			return nil
 		case <-s.fenced:
-			return api.Errorf(409, 2, "session_fenced", api.RetryNo, "agent %s connected again elsewhere on this node", id)
+			return api.Errorf(409, 2, "session_fenced", api.RetryNo, "agent %s connected again: this session is over", id)
 		case ev := <-s.events:
 			if send(ev) != nil {
 				return nil

@@ -96,6 +96,7 @@ type Config struct {
 	Now func() time.Time
 
 	healthyFor time.Duration // tests only; 0: healthyFor
+	pingAfter  time.Duration // tests only: of silence on a stream's connection; 0: pingAfter
 }
 
 // Edge is a preset for a small device, or a program that has better uses for
@@ -160,6 +161,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.healthyFor == 0 {
 		c.healthyFor = healthyFor
+	}
+	if c.pingAfter == 0 {
+		c.pingAfter = pingAfter
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -214,6 +214,8 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	case *ledger.Attach:
 		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "checkpoint"
 		_, v = d.renew(c.ID, c.Agent, 0, c.Epoch, false, nil, nowMillis)
+	case *ledger.Expire:
+		return d.admitExpire(c)
 	case *ledger.Declare:
 		return n.admitAgain(c)
 	case *ledger.Fail:

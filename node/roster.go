@@ -319,6 +319,7 @@ type session struct {
 	fenced chan struct{} // closed when the agent connected again
 	opened time.Time
 	work   bool // its node renews what the agent holds
+	turn   uint32
 }
 
 // sessionQueue bounds the revocations waiting for a slow reader; one that is
@@ -332,11 +333,13 @@ func newSessions() *sessions {
 	return s
 }
 
-func (s *sessions) open(id string) *session     { return s.enter(id, false) }
-func (s *sessions) openWork(id string) *session { return s.enter(id, true) }
+func (s *sessions) open(id string) *session { return s.enter(id, false, 0) }
 
-func (s *sessions) enter(id string, work bool) *session {
-	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: time.Now(), work: work}
+// openWork opens a session whose node renews; turn is how many it follows.
+func (s *sessions) openWork(id string, turn uint32) *session { return s.enter(id, true, turn) }
+
+func (s *sessions) enter(id string, work bool, turn uint32) *session {
+	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: time.Now(), work: work, turn: turn}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.mu.of[id]; old != nil {
@@ -376,14 +379,14 @@ func (s *sessions) working() map[string]struct{} {
 // moved takes the news that an agent connected to another node: its session
 // here is fenced if older says so, and one that ended just now is no loss. It
 // says whether a session was fenced.
-func (s *sessions) moved(id string, nowMillis int64, older func(opened time.Time) bool) bool {
+func (s *sessions) moved(id string, nowMillis int64, older func(*session) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.mu.away[id]; ok {
 		s.mu.away[id] = nowMillis
 	}
 	x := s.mu.of[id]
-	if x == nil || !older(x.opened) {
+	if x == nil || !older(x) {
 		return false
 	}
 	s.fence(x)

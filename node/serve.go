@@ -23,7 +23,7 @@ func (n *Node) serve() {
 	protocols.SetUnencryptedHTTP2(true)
 	n.server = &http.Server{
 		Handler:   web.New(n, wc),
-		Protocols: protocols, HTTP2: http2Limits(),
+		Protocols: protocols, HTTP2: n.cfg.http2Limits(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return n.ctx }}
 	n.wg.Go(func() {
@@ -34,9 +34,13 @@ func (n *Node) serve() {
 	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
 }
 
+// pingAfter is how long a connection of streams may be silent before it is
+// asked whether it is there.
+const pingAfter = 15 * time.Second
+
 // http2Limits bounds what one HTTP/2 connection may hold, and finds out about
 // half-open ones: 15 s of silence, 10 s for the answer to a ping.
-func http2Limits() *http.HTTP2Config {
+func (c *Config) http2Limits() *http.HTTP2Config {
 	return &http.HTTP2Config{MaxConcurrentStreams: 1024, MaxReadFrameSize: 256 << 10, MaxReceiveBufferPerStream: 1 << 20,
-		MaxReceiveBufferPerConnection: 4<<20 - 1, SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, WriteByteTimeout: 30 * time.Second}
+		MaxReceiveBufferPerConnection: 4<<20 - 1, SendPingTimeout: c.pingAfter, PingTimeout: c.pingAfter * 2 / 3, WriteByteTimeout: 30 * time.Second}
 }

@@ -2,14 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
@@ -42,18 +38,17 @@ func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, er
 	if err != nil {
 		return nil, err
 	}
-	resumed := false
+	resumed, turn := false, uint32(0)
 	if h.Resume != "" {
-		if !n.resumes(h.AgentID, h.Resume) {
+		if turn, resumed = n.resumes(h.AgentID, h.Resume); !resumed {
 			return nil, api.Errorf(403, 2, "bad_resume_token", api.RetryNo, "the resume token is not one this cluster gave agent %s", h.AgentID).
 				WithHint("open a session without it")
 		}
-		resumed = true
 	}
 	if !resumed && n.sessions.connected(h.AgentID) {
 		n.cfg.Logger.Warn("agent connected again without its resume token: its older session is fenced", "layer", 2, "agent", h.AgentID)
 	}
-	w := &work{n: n, agent: h.AgentID, session: n.sessions.openWork(h.AgentID)}
+	w := &work{n: n, agent: h.AgentID, session: n.sessions.openWork(h.AgentID, turn)}
 	if resumed { // who had a session held what it says: a shard's next leader must not give it away meanwhile
 		now := n.nowMillis()
 		for _, x := range h.Held {
@@ -62,7 +57,8 @@ func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, er
 			}
 		}
 	}
-	n.announceSession(h.AgentID)
+	n.endOrphans(h.AgentID, n.holds.orphans(h.AgentID, h.Held))
+	n.announceSession(h.AgentID, turn)
 	n.roster.seen(h.AgentID)
 	n.flushSeen()
 	held := make([]api.HeldClaim, len(h.Held))
@@ -72,7 +68,7 @@ func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, er
 	claim, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	w.lost = n.claimMany(claim, h.AgentID, held)
-	w.welcome = api.WorkWelcome{NodeID: n.id.NodeID, Resume: n.resumeToken(h.AgentID), Digest: digest, Nodes: n.apiAddrs()}
+	w.welcome = api.WorkWelcome{NodeID: n.id.NodeID, Resume: n.resumeToken(h.AgentID, turn+1), Digest: digest, Nodes: n.apiAddrs()}
 	return w, nil
 }
 
@@ -126,28 +122,6 @@ func digestOf(manifest []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// resumeNonceBytes and the MAC make up a resume token.
-const resumeNonceBytes = 12
-
-func (n *core) resumeMAC(agent string, nonce []byte) []byte {
-	m := hmac.New(sha256.New, n.cursorKey)
-	m.Write([]byte("session\x00"))
-	m.Write(nonce)
-	m.Write([]byte(agent))
-	return m.Sum(nil)[:16]
-}
-
-func (n *core) resumeToken(agent string) string {
-	nonce := make([]byte, resumeNonceBytes)
-	_, _ = rand.Read(nonce) // never fails (crypto/rand)
-	return base64.RawURLEncoding.EncodeToString(append(nonce, n.resumeMAC(agent, nonce)...))
-}
-
-func (n *core) resumes(agent, token string) bool {
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	return err == nil && len(b) > resumeNonceBytes && hmac.Equal(b[resumeNonceBytes:], n.resumeMAC(agent, b[:resumeNonceBytes]))
-}
-
 // apiAddrs are the members' API addresses.
 func (n *core) apiAddrs() (addrs []string) {
 	n.control.view(func(c *ledger.Control) {
@@ -168,7 +142,18 @@ func (w *work) Welcome() (api.WorkWelcome, []api.SessionEvent) { return w.welcom
 func (w *work) Take(ctx context.Context, limit int) ([]api.Lease, error) {
 	for ctx.Err() == nil && w.n.ctx.Err() == nil {
 		got, err := w.n.Lease(ctx, api.LeaseRequest{AgentID: w.agent, Max: min(limit, MaxLeases), WaitSeconds: maxLeaseWait.Seconds()})
-		if err != nil || len(got.Tasks) > 0 {
+		if err == nil && len(got.Tasks) == 0 {
+			continue
+		}
+		select {
+		case <-w.session.fenced: // who opened the newer session knows nothing of these
+			back := make([]api.Held, len(got.Tasks))
+			for i := range got.Tasks {
+				back[i] = api.Held{TaskID: got.Tasks[i].TaskID, Epoch: got.Tasks[i].Epoch}
+			}
+			w.Return(back)
+			return nil, nil
+		default:
 			return got.Tasks, err
 		}
 	}
@@ -226,27 +211,6 @@ func (w *work) Why() error { return errFenced(w.agent) }
 // Close ends the session. The agent is lost unless it comes back, here or
 // elsewhere, within the grace.
 func (w *work) Close() { w.n.sessionEnded(w.agent, w.session) }
-
-// announceSession tells the other nodes that an agent connected here: an older
-// session there is fenced.
-func (n *core) announceSession(agent string) {
-	for _, v := range n.others() {
-		n.peers.Notify(v.RaftID, notifySession, []byte(agent))
-	}
-}
-
-// sessionCross is within what time two sessions of one agent count as opened
-// at once; then the one at the node with the lower raft ID is fenced.
-const sessionCross = 50 * time.Millisecond
-
-// sessionElsewhere is announceSession's other end.
-func (n *core) sessionElsewhere(from uint64, agent string) {
-	if n.sessions.moved(agent, n.nowMillis(), func(opened time.Time) bool {
-		return time.Since(opened) > sessionCross || n.id.RaftID < from
-	}) {
-		n.cfg.Logger.Warn("agent connected again at another node: its session here is fenced", "layer", 2, "agent", agent, "node", n.nodeName(from))
-	}
-}
 
 // OpenWork opens a working session; see the core's.
 func (n *Node) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, error) {

@@ -162,12 +162,15 @@ type Held struct {
 
 // SessionEvent is one line of an agent's session stream.
 type SessionEvent struct {
-	Type   string `json:"type" enum:"hello,revoked,ping,end"`
+	Type   string `json:"type" enum:"hello,revoked,recall,ping,end" doc:"recall, over streams only: give the task back if it was not started"`
 	TaskID string `json:"task_id,omitempty"`
 	Epoch  uint64 `json:"epoch,omitempty"`
 	Reason string `json:"reason,omitempty" doc:"cancelled, timed_out, stale_lease, …"`
 	Error  *Error `json:"error,omitempty" doc:"end: why the node ended the session"`
 }
+
+// EventRecall is the type of an event that asks for a task.
+const EventRecall = "recall"
 
 // Why explains where a task stands and why.
 type Why struct {

@@ -76,7 +76,7 @@ func (c *Client) act(ctx context.Context, agent string, v api.ActionVerdict, fn 
 			}
 			var e *api.Error
 			if _, err := c.Renew(run, v.TaskID, api.Claim{AgentID: agent, Epoch: v.Epoch}); errors.As(err, &e) && e.Retry == api.RetryNo {
-				stop(fmt.Errorf("%w: %w", errRevoked, e))
+				stop(fmt.Errorf("%w: %w", ErrRevoked, e))
 			}
 		}
 	})

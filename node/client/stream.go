@@ -129,7 +129,8 @@ func settlementsOf(list []api.Settlement) []*pb.Settlement {
 	out := make([]*pb.Settlement, len(list))
 	for i := range list {
 		s, x := &list[i], &arena[i]
-		x.TaskId, x.Epoch, x.Failed, x.Result, x.Error, x.NoRetry = s.TaskID, s.Epoch, s.Verdict == "fail", s.Result, s.Error, s.NoRetry
+		x.TaskId, x.Epoch, x.Result, x.Error, x.NoRetry = s.TaskID, s.Epoch, s.Result, s.Error, s.NoRetry
+		x.Failed, x.InDoubt = s.Verdict != "complete", s.Verdict == "unknown"
 		out[i] = x
 	}
 	return out

@@ -45,9 +45,11 @@ func (p permanent) Unwrap() error { return p.error }
 // WorkConfig says how an agent works. Zero fields take the default.
 type WorkConfig struct {
 	Manifest api.Manifest
-	// Handler performs one task; Batch as many as there are, and returns a
-	// settlement for each of them. One of the two is required.
+	// Handler performs one task; Perform too, and says itself how it ended (a
+	// failure with a result, or in doubt); Batch performs as many as there are,
+	// and returns a settlement for each of them. One of the three is required.
 	Handler Handler
+	Perform func(ctx context.Context, t *Task) api.Settlement
 	Batch   func(ctx context.Context, tasks []Task) []api.Settlement
 	// Concurrency is how many calls of Handler or Batch run at a time; default
 	// the manifest's max_concurrent_tasks, or 1.
@@ -65,8 +67,17 @@ type WorkConfig struct {
 }
 
 func (c WorkConfig) withDefaults() (WorkConfig, error) {
-	if (c.Handler == nil) == (c.Batch == nil) {
-		return c, errors.New("client: work: want a Handler or a Batch")
+	given := 0
+	for _, has := range []bool{c.Handler != nil, c.Perform != nil, c.Batch != nil} {
+		if has {
+			given++
+		}
+	}
+	if given != 1 {
+		return c, errors.New("client: work: want one of Handler, Perform and Batch")
+	}
+	if c.Handler != nil {
+		c.Perform = c.Handler.settlement
 	}
 	if c.Manifest.AgentID == "" {
 		return c, errors.New("client: work: the manifest names no agent_id")

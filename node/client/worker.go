@@ -40,6 +40,7 @@ type worker struct {
 		seq      uint64
 		grant    int64 // credit to give with the next message
 		returned []api.Held
+		kept     []api.Held // recalled, but begun with
 		draining bool
 		drained  bool // said to the node
 		token    string
@@ -56,8 +57,8 @@ type holding struct {
 
 // Causes that end a call's context.
 var (
-	errRevoked = errors.New("client: the task is over, or somebody else's")
-	errStopped = errors.New("client: the agent was stopped")
+	ErrRevoked = errors.New("client: the task is over, or somebody else's") // what the call returns is dropped
+	ErrStopped = errors.New("client: the agent was stopped")
 )
 
 func newWorker(cfg WorkConfig) (*worker, error) {
@@ -87,7 +88,7 @@ func (w *worker) poke() {
 // run keeps a session open until ctx ended and everything is settled.
 func (w *worker) run(ctx context.Context, r route) error {
 	defer w.calls.Wait()
-	defer w.stop(errStopped)
+	defer w.stop(ErrStopped)
 	session, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	stop := context.AfterFunc(ctx, func() {
@@ -97,7 +98,7 @@ func (w *worker) run(ctx context.Context, r route) error {
 			return
 		case <-time.After(w.cfg.Drain):
 		}
-		w.stop(errStopped)
+		w.stop(ErrStopped)
 		select {
 		case <-session.Done():
 		case <-time.After(drainedWithin):
@@ -157,7 +158,7 @@ func (w *worker) take(list []api.Lease) {
 		if old := w.mu.held[l.TaskID]; old != nil && old.epoch >= l.Epoch {
 			continue
 		} else if old != nil && old.cancel != nil {
-			old.cancel(errRevoked) // given again: the earlier epoch is over
+			old.cancel(ErrRevoked) // given again: the earlier epoch is over
 		}
 		if w.mu.draining {
 			w.mu.returned = append(w.mu.returned, api.Held{TaskID: l.TaskID, Epoch: l.Epoch})
@@ -214,12 +215,19 @@ func (w *worker) work() {
 
 // perform makes one call of the handler.
 func (w *worker) perform(ctx context.Context, t *Task) {
-	result, err := w.cfg.Handler(ctx, t)
-	if errors.Is(context.Cause(ctx), errRevoked) {
+	s := w.cfg.Perform(ctx, t)
+	if errors.Is(context.Cause(ctx), ErrRevoked) {
 		w.settle(nil)
 		return
 	}
-	s := api.Settlement{TaskID: t.TaskID, Epoch: t.Epoch, Verdict: "complete"}
+	s.TaskID, s.Epoch = t.TaskID, t.Epoch
+	w.settle([]api.Settlement{s})
+}
+
+// settlement is what a handler's answer says.
+func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
+	result, err := h(ctx, t)
+	s.Verdict = "complete"
 	if err == nil && result != nil {
 		if s.Result, err = json.Marshal(result); err != nil {
 			err = Permanent(err)
@@ -228,7 +236,7 @@ func (w *worker) perform(ctx context.Context, t *Task) {
 	if err != nil {
 		s.Verdict, s.Error, s.NoRetry = "fail", err.Error(), errors.As(err, new(permanent))
 	}
-	w.settle([]api.Settlement{s})
+	return s
 }
 
 // settle hands verdicts to the writer. The ended tasks' credit goes with them.
@@ -264,7 +272,7 @@ func (w *worker) revoke(id string, epoch uint64, reason string) {
 	}
 	w.cfg.Logger.Info("task revoked", "layer", 5, "task", id, "reason", reason)
 	if h.cancel != nil {
-		h.cancel(errRevoked)
+		h.cancel(ErrRevoked)
 	}
 	w.drop(h)
 }
@@ -283,13 +291,14 @@ func (w *worker) drop(h *holding) {
 	w.poke()
 }
 
-// recall gives back what no call has begun with.
+// recall gives back what no call has begun with, and says of the other that it
+// was started.
 func (w *worker) recall(id string, epoch uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.mu.held[id]
-	if h == nil || h.epoch != epoch {
-		return
+	if h == nil || h.epoch != epoch || h.ended {
+		return // its end is on its way
 	}
 	for i := range w.mu.queue {
 		if w.mu.queue[i].TaskID == id {
@@ -298,6 +307,8 @@ func (w *worker) recall(id string, epoch uint64) {
 			return
 		}
 	}
+	w.mu.kept = append(w.mu.kept, api.Held{TaskID: id, Epoch: epoch})
+	w.poke()
 }
 
 // answered takes the verdicts of one batch: what may be repeated is.

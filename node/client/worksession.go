@@ -219,7 +219,10 @@ func (w *worker) message(starts bool) (m *pb.SessionRequest, last bool) {
 	if w.mu.draining && !w.mu.drained {
 		m.Drain, w.mu.drained, some = true, true, true
 	}
-	if starts && len(w.mu.young) > 0 {
+	if len(w.mu.kept) > 0 {
+		k := min(len(w.mu.kept), api.MaxBatch/2)
+		m.Started, w.mu.kept, some = claimsOf(w.mu.kept[:k]), w.mu.kept[k:], true
+	} else if starts && len(w.mu.young) > 0 {
 		m.Started = w.startedNow()
 		some = some || len(m.Started) > 0
 	}

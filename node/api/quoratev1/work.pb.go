@@ -133,7 +133,7 @@ type Hello struct {
 	Manifest       []byte                 `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`                                   // JSON: registered first, if it is new or another
 	ManifestDigest string                 `protobuf:"bytes,3,opt,name=manifest_digest,json=manifestDigest,proto3" json:"manifest_digest,omitempty"` // as a welcome told it: refused if another is registered
 	ResumeToken    string                 `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`          // of the session before
-	Held           []*Claim               `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`                                           // what the agent still holds
+	Held           []*Claim               `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`                                           // what the agent still holds: anything else that it held here is over
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -271,6 +271,7 @@ type Settlement struct {
 	Result        []byte                 `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"` // JSON
 	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`   // of a failure
 	NoRetry       bool                   `protobuf:"varint,6,opt,name=no_retry,json=noRetry,proto3" json:"no_retry,omitempty"`
+	InDoubt       bool                   `protobuf:"varint,7,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"` // failed, and it can't tell whether the effect happened
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +348,13 @@ func (x *Settlement) GetNoRetry() bool {
 	return false
 }
 
+func (x *Settlement) GetInDoubt() bool {
+	if x != nil {
+		return x.InDoubt
+	}
+	return false
+}
+
 // SessionResponse carries any of its fields.
 type SessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -354,7 +362,7 @@ type SessionResponse struct {
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Settled       *Settled               `protobuf:"bytes,3,opt,name=settled,proto3" json:"settled,omitempty"`
 	Revoked       []*Revoked             `protobuf:"bytes,4,rep,name=revoked,proto3" json:"revoked,omitempty"` // stop them: over, or somebody else's
-	Recall        []*Claim               `protobuf:"bytes,5,rep,name=recall,proto3" json:"recall,omitempty"`   // return those that were not started
+	Recall        []*Claim               `protobuf:"bytes,5,rep,name=recall,proto3" json:"recall,omitempty"`   // return those that were not started; say started of the others
 	Drain         bool                   `protobuf:"varint,6,opt,name=drain,proto3" json:"drain,omitempty"`    // the node goes: open a session at another
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1449,7 +1457,7 @@ const file_work_proto_rawDesc = "" +
 	"\x05Claim\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bprogress\x18\x03 \x01(\fR\bprogress\"\x9c\x01\n" +
+	"\bprogress\x18\x03 \x01(\fR\bprogress\"\xb7\x01\n" +
 	"\n" +
 	"Settlement\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -1457,7 +1465,8 @@ const file_work_proto_rawDesc = "" +
 	"\x06failed\x18\x03 \x01(\bR\x06failed\x12\x16\n" +
 	"\x06result\x18\x04 \x01(\fR\x06result\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x19\n" +
-	"\bno_retry\x18\x06 \x01(\bR\anoRetry\"\x87\x02\n" +
+	"\bno_retry\x18\x06 \x01(\bR\anoRetry\x12\x19\n" +
+	"\bin_doubt\x18\a \x01(\bR\ainDoubt\"\x87\x02\n" +
 	"\x0fSessionResponse\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.quorate.v1.WelcomeR\awelcome\x12&\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x10.quorate.v1.TaskR\x05tasks\x12-\n" +

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -92,3 +93,60 @@ func declare(ctx context.Context, cfg ActionConfig) (api.ActionVerdict, error) {
 		}
 	}
 }
+
+// firstPause is between two offers of a verdict: the client's own patience came
+// before.
+const firstPause = 50 * time.Millisecond
+
+// errRevoked stops a command whose lease is over.
+var errRevoked = errors.New("revoked")
+
+// settle gives the verdict, again and again until it is acknowledged or
+// refused; nil is acknowledged.
+func (a *Agent) settle(ctx context.Context, s api.Settlement) *api.Error {
+	for {
+		v, err := a.cfg.Client.Settle(ctx, a.cfg.Manifest.AgentID, []api.Settlement{s})
+		var e *api.Error
+		switch {
+		case err == nil:
+			e = v[0].Error
+		case !errors.As(err, &e):
+			e = api.Errorf(503, 2, "no_answer", api.RetrySameKey, "%v", err)
+		}
+		if e == nil || e.Retry == api.RetryNo || ctx.Err() != nil {
+			return e
+		}
+		a.cfg.Logger.Info("verdict not acknowledged yet", "layer", e.Layer, "task", s.TaskID, "code", e.Code)
+		t := time.NewTimer(firstPause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// renew starts the lease and prolongs it until ctx ends with the command; a
+// lease that is over stops the command.
+func (a *Agent) renew(ctx context.Context, t api.Lease, stop context.CancelCauseFunc) {
+	claim := api.Claim{AgentID: a.cfg.Manifest.AgentID, Epoch: t.Epoch}
+	tick := time.NewTicker(max(time.Duration(t.LeaseSeconds*float64(time.Second))/3, minRenewal))
+	defer tick.Stop()
+	_, err := a.cfg.Client.Start(ctx, t.TaskID, claim)
+	for {
+		var e *api.Error
+		if errors.As(err, &e) && e.Retry == api.RetryNo && ctx.Err() == nil {
+			stop(fmt.Errorf("%w: %s", errRevoked, e.Code))
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, err = a.cfg.Client.Renew(ctx, t.TaskID, claim)
+	}
+}
+
+// minRenewal keeps a tiny lease from being renewed in a loop.
+const minRenewal = 20 * time.Millisecond

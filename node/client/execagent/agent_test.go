@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 
 	"github.com/quorate/quorate/node/api"
+	pb "github.com/quorate/quorate/node/api/quoratev1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -133,16 +135,12 @@ func TestStops(t *testing.T) {
 		settled      string // part of the error settled; empty: nothing is
 	}{
 		{"cancelled", "wait", nil, func(c *cluster, _ *agent, l api.Lease) {
-			c.events <- api.SessionEvent{Type: "revoked", TaskID: l.TaskID, Epoch: l.Epoch, Reason: "cancelled"}
+			c.events <- revoked(l, "cancelled")
 		}, ""},
 		{"cancelled, deaf", "trap '' TERM; wait; wait; wait", nil, func(c *cluster, _ *agent, l api.Lease) {
-			c.events <- api.SessionEvent{Type: "revoked", TaskID: l.TaskID, Epoch: l.Epoch, Reason: "cancelled"}
+			c.events <- revoked(l, "cancelled")
 		}, ""},
-		{"stale lease", "wait", nil, func(c *cluster, _ *agent, _ api.Lease) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.mu.renew = func(string) *api.Error { return api.Errorf(409, 5, "stale_lease", api.RetryNo, "over") }
-		}, ""},
+		{"stale lease", "wait", nil, func(c *cluster, _ *agent, l api.Lease) { c.events <- revoked(l, "stale_lease") }, ""},
 		{"timeout", "echo slow >&2; wait", func(cfg *Config) { cfg.Timeout = 100 * time.Millisecond }, func(*cluster, *agent, api.Lease) {}, "timed out after 100ms: slow"},
 		{"abort", "wait", nil, func(_ *cluster, a *agent, _ api.Lease) { a.stop(); a.Abort() }, "the agent was stopped"},
 		{"drain", "wait", func(cfg *Config) { cfg.Drain = 50 * time.Millisecond }, func(_ *cluster, a *agent, _ api.Lease) { a.stop() }, "the agent was stopped"},
@@ -150,14 +148,14 @@ func TestStops(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			cl := newCluster(t)
 			script, up, gone := family(t, c.script)
-			l := cl.give(func(l *api.Lease) { l.LeaseSeconds = 0.1 })
+			l := cl.give()
 			if c.cfg == nil {
 				c.cfg = func(*Config) {}
 			}
 			a := cl.run(script, c.cfg)
 			next(t, cl.held, "session")
-			next(t, cl.renewed, "start")
 			next(t, up, "command")
+			next(t, cl.started, "start")
 			c.stop(cl, a, l)
 			next(t, gone, "end of the process group")
 			if c.settled == "" {
@@ -188,18 +186,21 @@ func TestLeftBehind(t *testing.T) {
 	next(t, gone, "end of the process group")
 }
 
-func TestRenewals(t *testing.T) {
+// What is begun is said to be, and what is recalled then is kept and said to be
+// started; what no command has begun with goes back.
+func TestStarted(t *testing.T) {
 	c := newCluster(t)
 	fifo := filepath.Join(t.TempDir(), "go")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.give(func(l *api.Lease) { l.LeaseSeconds = 0.15 })
+	l := c.give()
 	c.run("cat " + fifo)
-	for _, want := range []string{"start", "renew", "renew", "renew"} {
-		if got := next(t, c.renewed, want); got != want {
-			t.Errorf("%s, want %s", got, want)
+	for range 2 {
+		if got := next(t, c.started, "start"); got != l.TaskID {
+			t.Errorf("%s is started, want %s", got, l.TaskID)
 		}
+		c.events <- &pb.SessionResponse{Recall: []*pb.Claim{{TaskId: l.TaskID, Epoch: l.Epoch}, {TaskId: "unheard of", Epoch: 1}}}
 	}
 	if err := os.WriteFile(fifo, []byte("7"), 0o600); err != nil {
 		t.Fatal(err)
@@ -209,11 +210,21 @@ func TestRenewals(t *testing.T) {
 	}
 }
 
+// Of an exactly_once effect nobody can tell, when its command was killed.
+func TestInDoubt(t *testing.T) {
+	c := newCluster(t)
+	c.give(func(l *api.Lease) { l.Guarantee = "exactly_once" })
+	c.run("kill -9 $$")
+	if s := next(t, c.settled, "verdict"); s.Verdict != "unknown" || s.Error == "" {
+		t.Errorf("settled %+v", s)
+	}
+}
+
 // A verdict is repeated until it is acknowledged, or refused for good.
 func TestSettleRepeats(t *testing.T) {
 	c := newCluster(t)
-	c.mu.settle = func(n int, _ api.Settlement) *api.Error {
-		return map[int]*api.Error{1: api.Errorf(503, 5, "no_leader", api.RetryLater, ""), 2: api.Errorf(503, 5, "unknown", api.RetrySameKey, "")}[n]
+	c.mu.settle = func(n int, _ api.Settlement) *pb.Problem {
+		return map[int]*pb.Problem{1: {Status: 503, Layer: 5, Code: "no_leader", Retry: "later"}, 2: {Status: 503, Layer: 5, Code: "unknown", Retry: "same_key"}}[n]
 	}
 	c.give()
 	a := c.run("true")
@@ -221,33 +232,33 @@ func TestSettleRepeats(t *testing.T) {
 	if c.mu.settles != 3 {
 		t.Errorf("%d attempts, want 3", c.mu.settles)
 	}
+	refused := make(chan struct{})
 	c.mu.Lock()
-	c.mu.settle = func(int, api.Settlement) *api.Error { return api.Errorf(409, 5, "stale_lease", api.RetryNo, "") }
+	c.mu.settle = func(n int, _ api.Settlement) *pb.Problem {
+		if n == 4 {
+			close(refused)
+			return &pb.Problem{Status: 409, Layer: 5, Code: "stale_lease", Retry: "no"}
+		}
+		return nil
+	}
 	c.mu.Unlock()
-	l := c.give()
-	for next(t, c.renewed, "start"); ; {
-		a.mu.Lock()
-		_, held := a.mu.held[l.TaskID]
-		a.mu.Unlock()
-		c.mu.Lock()
-		n := c.mu.settles
-		c.mu.Unlock()
-		if !held && n == 4 {
-			break
-		}
-		if n > 4 {
-			t.Fatal("a stale verdict is repeated")
-		}
-		time.Sleep(time.Millisecond) // a poll: being dropped makes no sound
+	c.give()
+	next(t, refused, "refused verdict")
+	c.give() // its verdict is the next thing heard
+	next(t, c.settled, "verdict")
+	a.stop()
+	next(t, a.ended, "end of Run")
+	if c.mu.settles != 5 {
+		t.Errorf("%d attempts, want 5: a stale verdict is not repeated", c.mu.settles)
 	}
 }
 
 // A result that the node does not take fails the task, with its reason.
 func TestResultRefused(t *testing.T) {
 	c := newCluster(t)
-	c.mu.settle = func(_ int, s api.Settlement) *api.Error {
+	c.mu.settle = func(_ int, s api.Settlement) *pb.Problem {
 		if s.Verdict == "complete" {
-			return api.Errorf(413, 2, "payload_too_large", api.RetryNo, "result has 9 bytes, at most 8")
+			return &pb.Problem{Status: 413, Layer: 2, Code: "payload_too_large", Retry: "no", Detail: "result has 9 bytes, at most 8"}
 		}
 		return nil
 	}
@@ -283,8 +294,8 @@ func TestDrainFinishes(t *testing.T) {
 	}
 }
 
-// A cluster that forgot the agent hears its manifest again; a session that
-// ends is opened again and tells what is held.
+// A session that ends is opened again, with the manifest and what is held; a
+// node that leaves ends it too.
 func TestComesBack(t *testing.T) {
 	c := newCluster(t)
 	a := c.run("exec sleep 1000")
@@ -292,19 +303,20 @@ func TestComesBack(t *testing.T) {
 		t.Errorf("held at first: %+v", held)
 	}
 	l := c.give()
-	next(t, c.renewed, "start")
-	c.mu.Lock()
-	c.mu.known = false
-	c.mu.Unlock()
-	c.events <- api.SessionEvent{Type: "end", Error: api.Errorf(503, 5, "closing", api.RetryLater, "the node closes")}
-	if held := next(t, c.held, "session"); len(held) != 1 || held[0] != (api.Held{TaskID: l.TaskID, Epoch: l.Epoch}) {
+	next(t, c.started, "start")
+	c.end <- problem(connect.CodeUnavailable, 503, "closing", "later")
+	if held := next(t, c.held, "session"); len(held) != 1 || held[0].TaskId != l.TaskID || held[0].Epoch != l.Epoch {
 		t.Errorf("held at the second: %+v", held)
 	}
-	c.events <- api.SessionEvent{Type: "revoked", TaskID: l.TaskID, Epoch: l.Epoch, Reason: "cancelled"}
+	c.events <- &pb.SessionResponse{Drain: true}
+	if held := next(t, c.held, "session"); len(held) != 1 {
+		t.Errorf("held at the third: %+v", held)
+	}
+	c.events <- revoked(l, "cancelled")
 	l = c.give()
-	next(t, c.renewed, "start of the next task")
-	if c.mu.Lock(); c.mu.registered != 2 {
-		t.Errorf("registered %d times, want 2", c.mu.registered)
+	next(t, c.started, "start of the next task")
+	if c.mu.Lock(); c.mu.manifests != 3 {
+		t.Errorf("heard the manifest %d times, want 3", c.mu.manifests)
 	}
 	c.mu.Unlock()
 	a.stop()
@@ -312,15 +324,23 @@ func TestComesBack(t *testing.T) {
 	if s := next(t, c.settled, "verdict"); s.TaskID != l.TaskID {
 		t.Errorf("settled %+v", s)
 	}
+	next(t, a.ended, "end of Run")
+	if !c.mu.drained {
+		t.Error("it ended without a word")
+	}
 }
 
 func TestFenced(t *testing.T) {
 	c := newCluster(t)
-	a := c.run("true")
+	script, up, gone := family(t, "wait")
+	a := c.run(script)
 	next(t, c.held, "session")
-	c.events <- api.SessionEvent{Type: "end", Error: api.Errorf(409, 2, "session_fenced", api.RetryNo, "connected again")}
+	c.give()
+	next(t, up, "command")
+	c.end <- problem(connect.CodeAborted, 409, "session_fenced", "no")
+	next(t, gone, "end of the process group: the task is not this process's any more")
 	var e *api.Error
-	if err := next(t, a.ended, "end of Run"); !errors.As(err, &e) || e.Code != "session_fenced" {
+	if err := next(t, a.ended, "end of Run"); !errors.As(err, &e) || e.Code != "session_fenced" || !strings.Contains(err.Error(), "another process runs as a") {
 		t.Errorf("Run: %v", err)
 	}
 }

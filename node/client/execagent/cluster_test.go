@@ -1,7 +1,9 @@
 package execagent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,144 +11,151 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/quorate/quorate/node/api"
+	pb "github.com/quorate/quorate/node/api/quoratev1"
 	"github.com/quorate/quorate/node/client"
 )
 
-// cluster is as much of a node as an agent meets.
+// cluster is as much of a node as an agent meets: one session.
 type cluster struct {
 	t       *testing.T
 	url     string
 	leases  chan api.Lease
 	settled chan api.Settlement
-	renewed chan string           // verb
-	events  chan api.SessionEvent // to the connected session
-	held    chan []api.Held       // told at each connection
+	started chan string              // task IDs
+	events  chan *pb.SessionResponse // to the connected session
+	end     chan error               // ends it
+	held    chan []*pb.Claim         // told at each connection
 	mu      struct {
 		sync.Mutex
-		registered int
-		known      bool
-		renew      func(verb string) *api.Error
-		settle     func(n int, s api.Settlement) *api.Error // n: calls so far
-		settles    int
+		manifests int
+		settle    func(n int, s api.Settlement) *pb.Problem // n: calls so far
+		settles   int
+		drained   bool
 	}
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, leases: make(chan api.Lease, 64), settled: make(chan api.Settlement, 64), renewed: make(chan string, 1024),
-		events: make(chan api.SessionEvent), held: make(chan []api.Held, 64)}
+	c := &cluster{t: t, leases: make(chan api.Lease, 64), settled: make(chan api.Settlement, 64), started: make(chan string, 1024),
+		events: make(chan *pb.SessionResponse), end: make(chan error), held: make(chan []*pb.Claim, 64)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/agents/register", func(w http.ResponseWriter, r *http.Request) {
-		var m api.Manifest
-		c.read(r, &m)
-		c.mu.Lock()
-		c.mu.registered++
-		c.mu.known = true
-		c.mu.Unlock()
-		answer(w, api.Agent{Manifest: m})
-	})
-	mux.HandleFunc("POST /v1/leases", c.lease)
-	mux.HandleFunc("POST /v1/leases/settle", c.settle)
-	for _, verb := range []string{"start", "renew"} {
-		mux.HandleFunc("POST /v1/tasks/{id}/"+verb, func(w http.ResponseWriter, r *http.Request) {
-			c.mu.Lock()
-			refuse := c.mu.renew
-			c.mu.Unlock()
-			c.renewed <- verb
-			if refuse != nil {
-				if e := refuse(verb); e != nil {
-					problem(w, e)
-					return
-				}
-			}
-			answer(w, api.Renewal{TaskID: r.PathValue("id")})
-		})
-	}
-	mux.HandleFunc("POST /v1/agents/{id}/session", c.session)
-	s := httptest.NewServer(mux)
+	mux.Handle(pb.NewWorkHandler(c))
+	s := httptest.NewUnstartedServer(mux)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
 	t.Cleanup(s.Close)
 	c.url = s.URL
 	return c
 }
 
-func (c *cluster) read(r *http.Request, v any) {
-	if err := json.NewDecoder(r.Body).Decode(v); err != nil {
-		c.t.Errorf("%s: %v", r.URL.Path, err)
+func (c *cluster) Submit(context.Context, *connect.BidiStream[pb.SubmitRequest, pb.SubmitResponse]) error {
+	return errors.New("an agent does not submit")
+}
+
+// problem ends a session as a node does.
+func problem(code connect.Code, status int32, name, retry string) error {
+	e := connect.NewError(code, errors.New(name))
+	if d, err := connect.NewErrorDetail(&pb.Problem{Status: status, Layer: 2, Code: name, Retry: retry, Detail: name}); err == nil {
+		e.AddDetail(d)
+	}
+	return e
+}
+
+func (c *cluster) Session(ctx context.Context, st *connect.BidiStream[pb.SessionRequest, pb.SessionResponse]) error {
+	m, err := st.Receive()
+	if err != nil {
+		return nil
+	}
+	if len(m.Hello.GetManifest()) > 0 {
+		c.mu.Lock()
+		c.mu.manifests++
+		c.mu.Unlock()
+	}
+	c.held <- m.Hello.GetHeld()
+	if err := st.Send(&pb.SessionResponse{Welcome: &pb.Welcome{ResumeToken: "again"}}); err != nil {
+		return nil
+	}
+	said := make(chan *pb.SessionRequest)
+	go func() {
+		defer close(said)
+		for err == nil {
+			said <- m
+			m, err = st.Receive()
+		}
+	}()
+	defer func() { // the reader ends with the stream
+		go func() {
+			for range said {
+			}
+		}()
+	}()
+	credit := int64(0)
+	for {
+		var leases chan api.Lease
+		if credit > 0 {
+			leases = c.leases
+		}
+		var answer *pb.SessionResponse
+		select {
+		case m, ok := <-said:
+			if !ok {
+				return nil
+			}
+			credit += m.Credit
+			answer = c.said(m)
+		case l := <-leases:
+			credit--
+			answer = &pb.SessionResponse{Tasks: []*pb.Task{{TaskId: l.TaskID, Epoch: l.Epoch, FleetId: l.FleetID, Action: l.Action, Target: l.Target, Input: l.Input,
+				Attempt: int32(l.Attempt), LeaseSeconds: l.LeaseSeconds, IdempotencyKey: l.IdempotencyKey, Guarantee: l.Guarantee}}}
+		case answer = <-c.events:
+		case err := <-c.end:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		if answer != nil && st.Send(answer) != nil {
+			return nil
+		}
 	}
 }
 
-func answer(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }
-
-func problem(w http.ResponseWriter, e *api.Error) {
-	w.WriteHeader(e.Status)
-	answer(w, e)
-}
-
-func (c *cluster) lease(w http.ResponseWriter, r *http.Request) {
-	var q api.LeaseRequest
-	c.read(r, &q)
-	c.mu.Lock()
-	known := c.mu.known
-	c.mu.Unlock()
-	if !known {
-		problem(w, api.Errorf(404, 3, "agent_not_registered", api.RetryNo, "who is %s", q.AgentID))
-		return
+// said handles what the agent says but hello and credit.
+func (c *cluster) said(m *pb.SessionRequest) *pb.SessionResponse {
+	for _, x := range m.Started {
+		c.started <- x.TaskId
 	}
-	out := api.Leases{Tasks: []api.Lease{}}
-	select {
-	case l := <-c.leases:
-		out.Tasks = append(out.Tasks, l)
-	case <-r.Context().Done():
-		return
-	}
-	for len(out.Tasks) < q.Max && len(c.leases) > 0 {
-		out.Tasks = append(out.Tasks, <-c.leases)
-	}
-	answer(w, out)
-}
-
-func (c *cluster) settle(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		AgentID  string           `json:"agent_id"`
-		Outcomes []api.Settlement `json:"outcomes"`
-	}
-	c.read(r, &q)
-	out := make([]api.SettleVerdict, len(q.Outcomes))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, s := range q.Outcomes {
-		out[i].TaskID = s.TaskID
+	c.mu.drained = c.mu.drained || m.Drain
+	if len(m.Settle) == 0 {
+		return nil
+	}
+	a := &pb.Settled{Seq: m.SettleSeq, Count: uint32(len(m.Settle))}
+	for i, x := range m.Settle {
+		s := api.Settlement{TaskID: x.TaskId, Epoch: x.Epoch, Verdict: "complete", Result: x.Result, Error: x.Error, NoRetry: x.NoRetry}
+		switch {
+		case x.InDoubt:
+			s.Verdict = "unknown"
+		case x.Failed:
+			s.Verdict = "fail"
+		}
 		if c.mu.settles++; c.mu.settle != nil {
-			if out[i].Error = c.mu.settle(c.mu.settles, s); out[i].Error != nil {
+			if p := c.mu.settle(c.mu.settles, s); p != nil {
+				a.Verdicts = append(a.Verdicts, &pb.SettleVerdict{Index: uint32(i), Problem: p})
 				continue
 			}
 		}
 		c.settled <- s
 	}
-	answer(w, map[string]any{"outcomes": out})
+	return &pb.SessionResponse{Settled: a}
 }
 
-func (c *cluster) session(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		Held []api.Held `json:"held"`
-	}
-	c.read(r, &q)
-	c.held <- q.Held
-	rc := http.NewResponseController(w)
-	for {
-		answer(w, api.SessionEvent{Type: "ping"})
-		_ = rc.Flush()
-		select {
-		case ev := <-c.events:
-			answer(w, ev)
-			_ = rc.Flush()
-			if ev.Type == "end" {
-				return
-			}
-		case <-r.Context().Done():
-			return
-		}
-	}
+func revoked(l api.Lease, reason string) *pb.SessionResponse {
+	return &pb.SessionResponse{Revoked: []*pb.Revoked{{TaskId: l.TaskID, Epoch: l.Epoch, Reason: reason}}}
 }
 
 // agent runs `sh -c script` as an agent until the test ends or stop is called;

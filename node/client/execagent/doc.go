@@ -2,11 +2,11 @@
 // its standard input, its standard output is the result, its exit code the
 // verdict.
 //
-// An [Agent] registers its capabilities, keeps a session open (so that its loss
-// is seen at once and a cancelled task is stopped), leases work by long poll,
-// and runs the command in a process group of its own for each task, up to Max
-// at a time. It renews leases at a third of their length and repeats a verdict
-// until it is acknowledged or refused. At its end it takes no more, lets the
+// An [Agent] works over the stream ([client.Client.WorkWith]): tasks are pushed
+// to it, its node renews their leases, and when that node dies it goes on at
+// another with what it holds. It runs the command in a process group of its own
+// for each task, up to Max at a time, and repeats a verdict until it is
+// acknowledged or refused. At its end it takes no more, lets the
 // commands under way finish for as long as Drain, and stops the rest, failing
 // their attempts so that other agents get them at once.
 //
@@ -32,8 +32,8 @@
 // # Goroutines
 //
 //	name     owner    ends
-//	session  Run      Run's last verdict is settled
-//	task     Run      its verdict is settled; one for each held task
-//	renewer  perform  the command has ended
-//	waiter   command  the process has ended
+//	the client's  Run      Run returns
+//	drain timer   Run      Run returns
+//	renewer       Perform  the command has ended
+//	waiter        command  the process has ended
 package execagent

@@ -222,7 +222,10 @@ func (x *session) settled(m *pb.SessionRequest) {
 	list := make([]api.Settlement, len(m.Settle))
 	for i, t := range m.Settle {
 		list[i] = api.Settlement{TaskID: t.TaskId, Epoch: t.Epoch, Verdict: "complete", Result: t.Result, Error: t.Error, NoRetry: t.NoRetry}
-		if t.Failed {
+		switch {
+		case t.InDoubt:
+			list[i].Verdict = "unknown"
+		case t.Failed:
 			list[i].Verdict = "fail"
 		}
 	}
@@ -321,16 +324,7 @@ func (x *session) watch(c ender) {
 		case <-x.w.Over():
 			x.cancel(x.w.Why())
 		case ev := <-x.w.Events():
-			gone := []api.SessionEvent{ev}
-			for more := true; more && len(gone) < api.MaxBatch; {
-				select {
-				case ev := <-x.w.Events():
-					gone = append(gone, ev)
-				default:
-					more = false
-				}
-			}
-			if x.out.send(&pb.SessionResponse{Revoked: revokedOf(gone)}) != nil {
+			if x.out.send(x.told(ev)) != nil {
 				x.cancel(nil)
 			}
 		case <-leaving:
@@ -341,6 +335,26 @@ func (x *session) watch(c ender) {
 			}
 		case <-over:
 			x.cancel(errLeaving)
+		}
+	}
+}
+
+// told is a message of an event and of those that wait behind it.
+func (x *session) told(ev api.SessionEvent) *pb.SessionResponse {
+	m := &pb.SessionResponse{}
+	for n := 1; ; n++ {
+		if ev.Type == api.EventRecall {
+			m.Recall = append(m.Recall, &pb.Claim{TaskId: ev.TaskID, Epoch: ev.Epoch})
+		} else {
+			m.Revoked = append(m.Revoked, &pb.Revoked{TaskId: ev.TaskID, Epoch: ev.Epoch, Reason: ev.Reason})
+		}
+		if n == api.MaxBatch {
+			return m
+		}
+		select {
+		case ev = <-x.w.Events():
+		default:
+			return m
 		}
 	}
 }
