@@ -345,9 +345,10 @@ func (n *core) Session(ctx context.Context, id string, holding []api.Held, send 
 	if _, err := n.agentLocal(ctx, id); err != nil {
 		return err
 	}
-	s := n.sessions.open(id)
+	turn := n.turns.next(id, 0)
+	s := n.sessions.open(id, turn)
 	defer func() { n.sessionEnded(id, s) }()
-	n.announceSession(id, 0)
+	n.announceSession(id, turn)
 	if err := send(api.SessionEvent{Type: "hello"}); err != nil {
 		return nil
 	}

@@ -46,6 +46,7 @@ type core struct {
 	roster   *roster
 	rater    *rater
 	sessions *sessions
+	turns    turns
 	waiters  *waiters
 	metrics  *metrics
 	rules    ruleBook

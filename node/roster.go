@@ -333,9 +333,9 @@ func newSessions() *sessions {
 	return s
 }
 
-func (s *sessions) open(id string) *session { return s.enter(id, false, 0) }
+func (s *sessions) open(id string, turn uint32) *session { return s.enter(id, false, turn) }
 
-// openWork opens a session whose node renews; turn is how many it follows.
+// openWork opens a session whose node renews.
 func (s *sessions) openWork(id string, turn uint32) *session { return s.enter(id, true, turn) }
 
 func (s *sessions) enter(id string, work bool, turn uint32) *session {

@@ -62,7 +62,14 @@ func TestFencedAcrossNodes(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	older := c.openWork(c.nodes[0], "w", "")
 	for i := range 4 { // whichever node is next
-		time.Sleep(2 * sessionCross) // so that the order is beyond doubt
+		c.eventually("heard of everywhere", func() error {
+			for _, n := range c.nodes {
+				if at := n.core.Load(); at.turns.heard("w") != uint32(i+1) {
+					return errors.New(n.NodeID())
+				}
+			}
+			return nil
+		})
 		newer := c.openWork(c.nodes[(i+1)%3], "w", "")
 		fencedSoon(t, older)
 		id := c.submit(c.nodes[i%3], api.TaskSpec{Action: "do", Target: "it", IdempotencyKey: fmt.Sprint(i)})
@@ -99,7 +106,7 @@ func TestSessionsCross(t *testing.T) {
 		select {
 		case <-stays.Over():
 			t.Fatal("both are fenced")
-		case <-time.After(2 * sessionCross): // what might still come
+		case <-time.After(100 * time.Millisecond): // what might still come
 		}
 	}
 }
@@ -393,4 +400,11 @@ func (v *valve) close() {
 	v.l.Close()
 	close(v.over)
 	v.wg.Wait()
+}
+
+// heard is the last turn.
+func (t *turns) heard(agent string) uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(t.mu.now[agent], t.mu.before[agent])
 }

@@ -48,6 +48,7 @@ func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, er
 	if !resumed && n.sessions.connected(h.AgentID) {
 		n.cfg.Logger.Warn("agent connected again without its resume token: its older session is fenced", "layer", 2, "agent", h.AgentID)
 	}
+	turn = n.turns.next(h.AgentID, turn)
 	w := &work{n: n, agent: h.AgentID, session: n.sessions.openWork(h.AgentID, turn)}
 	if resumed { // who had a session held what it says: a shard's next leader must not give it away meanwhile
 		now := n.nowMillis()
