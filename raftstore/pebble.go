@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -82,4 +83,17 @@ func logOptions(memTableBytes int) func(*pebble.Options) {
 // stateMemTableBytes: the state is written by ingest.
 const stateMemTableBytes = 1 << 20
 
-func stateOptions(o *pebble.Options) { o.MemTableSize = stateMemTableBytes }
+// A checkpoint is a table for each level of L0, as keys are spread over all of a shard; every other second there is
+// one. They are merged when there are many, and are not compressed until then: most rows are read never or once.
+const (
+	stateTables     = 16
+	stateTablesStop = 64
+	stateBaseBytes  = 256 << 20 // of the first level below
+)
+
+func stateOptions(o *pebble.Options) {
+	o.MemTableSize = stateMemTableBytes
+	o.L0CompactionThreshold, o.L0StopWritesThreshold = stateTables, stateTablesStop
+	o.LBaseMaxBytes = stateBaseBytes
+	o.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+}

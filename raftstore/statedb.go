@@ -238,7 +238,7 @@ func (t *tableSet) set(key, value []byte) error {
 }
 
 func (t *tableSet) changes(shard uint32, ch Changes) error {
-	slices.SortFunc(ch.Puts, func(a, b KV) int { return bytes.Compare(a.Key, b.Key) })
+	sortRows(ch.Puts)
 	slices.SortFunc(ch.Deletes, bytes.Compare)
 	key := stateKey(shard, nil)
 	prefix := len(key)

@@ -196,16 +196,13 @@ func (x *Index) Advance(size uint64) (more bool, err error) {
 	}
 	k := block{first: first, offset: offset, oldest: 1<<63 - 1, newest: -1 << 63}
 	var lengths []byte
-	lists := map[Term][]uint16{}
+	posts := newPostings()
 	n := uint16(0)
 	var bad error
 	err = x.journal.Read(offset, func(at, next int64, b []byte) bool {
 		var millis int64
 		if millis, bad = ledger.EachTerm(b, func(f ledger.Field, v []byte) {
-			t := TermOf(f, v)
-			if l := lists[t]; len(l) == 0 || l[len(l)-1] != n {
-				lists[t] = append(l, n)
-			}
+			posts.add(f, TermOf(f, v), n)
 		}); bad != nil {
 			return false
 		}
@@ -220,30 +217,26 @@ func (x *Index) Advance(size uint64) (more bool, err error) {
 	if n < BlockRecords {
 		return false, nil // the journal is being replayed
 	}
-	return true, x.write(&k, lengths, lists)
+	return true, x.write(&k, lengths, posts)
 }
 
-func (x *Index) write(k *block, lengths []byte, lists map[Term][]uint16) error {
-	terms := make([]Term, 0, len(lists))
-	for t := range lists {
-		terms = append(terms, t)
-	}
-	slices.Sort(terms)
-	k.filter = make([]uint64, len(terms)*filterBits/64+1)
+func (x *Index) write(k *block, lengths []byte, posts *postings) error {
+	lists := posts.sorted()
+	k.filter = make([]uint64, len(lists)*filterBits/64+1)
 	body := append(binary.LittleEndian.AppendUint32(nil, uint32(len(lengths))), lengths...)
-	body = binary.LittleEndian.AppendUint32(body, uint32(len(terms)))
-	var postings []byte
-	for _, t := range terms {
-		k.add(t)
+	body = slices.Grow(binary.LittleEndian.AppendUint32(body, uint32(len(lists))), 12*len(lists))
+	var positions []byte
+	for _, l := range lists {
+		k.add(l.term)
 		last := uint16(0)
-		for _, p := range lists[t] {
-			postings = binary.AppendUvarint(postings, uint64(p-last))
+		for _, p := range l.at {
+			positions = binary.AppendUvarint(positions, uint64(p-last))
 			last = p
 		}
-		body = binary.LittleEndian.AppendUint64(body, uint64(t))
-		body = binary.LittleEndian.AppendUint32(body, uint32(len(postings)))
+		body = binary.LittleEndian.AppendUint64(body, uint64(l.term))
+		body = binary.LittleEndian.AppendUint32(body, uint32(len(positions)))
 	}
-	body = append(body, postings...)
+	body = append(body, positions...)
 	head := k.appendHead(nil)
 	out := binary.LittleEndian.AppendUint32(nil, uint32(len(head)))
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)))
