@@ -17,9 +17,17 @@ import (
 )
 
 // openWork opens a session as the stream's face does.
-func (c *testCluster) openWork(n *Node, agent, resume string, held ...api.Held) stream.Worker {
+func (c *testCluster) openWork(n *Node, agent, resume string, can ...string) stream.Worker {
 	c.t.Helper()
-	m, err := json.Marshal(manifest(agent, 0, "do:it"))
+	return c.resumeWork(n, agent, resume, can)
+}
+
+func (c *testCluster) resumeWork(n *Node, agent, resume string, can []string, held ...api.Held) stream.Worker {
+	c.t.Helper()
+	if can == nil {
+		can = []string{"do:it"}
+	}
+	m, err := json.Marshal(manifest(agent, 0, can...))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -132,7 +140,7 @@ func TestResumeTokens(t *testing.T) {
 		}
 	}
 	for i := range 6 { // around the cluster, for longer than a lease
-		next := c.openWork(c.nodes[(i+1)%3], "w", welcome.Resume, h)
+		next := c.resumeWork(c.nodes[(i+1)%3], "w", welcome.Resume, nil, h)
 		if x, lost := next.Welcome(); len(lost) > 0 {
 			t.Fatalf("lost %+v", lost)
 		} else {
@@ -167,7 +175,7 @@ func TestForgottenTasks(t *testing.T) {
 	never := c.submit(n, api.TaskSpec{Action: "do", Target: "it", Guarantee: "best_effort"})
 	c.taken(w)
 	welcome, _ := w.Welcome()
-	w = c.openWork(n, "w", welcome.Resume, h)
+	w = c.resumeWork(n, "w", welcome.Resume, nil, h)
 	if got := c.taken(w); got.TaskID != again {
 		t.Errorf("got %s again, want %s", got.TaskID, again)
 	}

@@ -39,6 +39,7 @@ type worker struct {
 		flight   map[uint64][]api.Settlement
 		seq      uint64
 		grant    int64 // credit to give with the next message
+		owed     int64 // credit of recalled tasks: given when a call ends
 		returned []api.Held
 		kept     []api.Held // recalled, but begun with
 		draining bool
@@ -245,7 +246,8 @@ func (w *worker) settle(list []api.Settlement) {
 	for i := range list {
 		if h := w.mu.held[list[i].TaskID]; h != nil && h.epoch == list[i].Epoch && !h.ended {
 			h.ended = true
-			w.mu.grant++
+			w.mu.grant += 1 + w.mu.owed
+			w.mu.owed = 0
 			w.mu.settle = append(w.mu.settle, list[i])
 		}
 	}
@@ -303,6 +305,8 @@ func (w *worker) recall(id string, epoch uint64) {
 	for i := range w.mu.queue {
 		if w.mu.queue[i].TaskID == id {
 			w.drop(h)
+			w.mu.grant-- // not before a call ends: the node has somebody else in mind
+			w.mu.owed++
 			w.mu.returned = append(w.mu.returned, api.Held{TaskID: id, Epoch: epoch})
 			return
 		}

@@ -120,7 +120,7 @@ func (w *worker) hello() *pb.SessionRequest {
 			waiting++
 		}
 	}
-	w.mu.grant = max(int64(w.cfg.Credit-waiting), 0)
+	w.mu.grant, w.mu.owed = max(int64(w.cfg.Credit-waiting), 0), 0
 	w.mu.drained = false
 	m := &pb.SessionRequest{Hello: h}
 	if !w.mu.draining {

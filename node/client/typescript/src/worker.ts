@@ -1,0 +1,295 @@
+// An agent of a Quorate cluster over the stream quorate.v1.Work: tasks are
+// pushed to it, its node renews their leases, and when that node goes it goes on
+// at another with what it holds.
+//
+//   const worker = new Worker({
+//     urls: ["http://127.0.0.1:7700"], agentId: "js-1", capabilities: ["double:number"],
+//     handler: (task) => ({ n: 2 * task.input.n }),
+//   });
+//   process.once("SIGTERM", () => worker.stop());
+//   await worker.run();
+
+import { create } from "@bufbuild/protobuf";
+import { createClient, ConnectError } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import {
+  Claim, ClaimSchema, ProblemSchema, SessionRequest, SessionRequestSchema, SessionResponse,
+  Settlement, SettlementSchema, Task as WireTask, Work,
+} from "./work_pb.js";
+
+/** A task to perform. `epoch` is its fencing token: what it changes should be told it. */
+export interface Task {
+  readonly id: string;
+  readonly epoch: bigint;
+  readonly action: string;
+  readonly target: string;
+  readonly attempt: number;
+  readonly guarantee: string;
+  readonly idempotencyKey: string;
+  readonly input: any; // eslint-disable-line @typescript-eslint/no-explicit-any -- whatever JSON was submitted
+  /** Aborted when the task is over or somebody else's: what the handler returns then is dropped. */
+  readonly signal: AbortSignal;
+  /** Reports progress: any JSON up to 4 KiB; the newest counts. */
+  progress(value: unknown): void;
+}
+
+/** Thrown by a handler when another attempt would not help. */
+export class PermanentError extends Error {}
+
+/** Thrown by a handler that can't tell whether the effect happened. */
+export class InDoubtError extends Error {}
+
+/** Why a node refused the agent for good. */
+export class QuorateError extends Error {
+  constructor(readonly layer: number, readonly code: string, readonly retry: string, detail: string, readonly hint: string) {
+    super(`L${layer} ${code}: ${detail}` + (hint ? ` (${hint})` : ""));
+  }
+}
+
+export interface Options {
+  urls: string[]; // of nodes; others are learnt from them
+  agentId: string;
+  capabilities: string[]; // "action:target", either may be a star
+  handler: (task: Task) => unknown; // its result, or its promise's, becomes JSON
+  concurrency?: number; // calls at a time; default 1
+  credit?: number; // tasks held at a time, those that wait for a call included; default concurrency
+  drainMs?: number; // how long calls may go on after stop(); default a minute
+  token?: string;
+  log?: (text: string) => void;
+}
+
+interface Holding { claim: Claim; wire: WireTask; abort: AbortController; begun: boolean; ended: boolean }
+
+const json = (v: unknown) => new TextEncoder().encode(JSON.stringify(v ?? null));
+const parse = (b: Uint8Array) => (b.length ? JSON.parse(new TextDecoder().decode(b)) : null);
+const pauses = { first: 20, last: 1000 }; // milliseconds between attempts, doubling
+const maxBatch = 1024;
+
+export class Worker {
+  private readonly o: Required<Omit<Options, "token">> & { token?: string };
+  private readonly held = new Map<string, Holding>();
+  private queue: Holding[] = [];
+  private busy = 0;
+  private next: SessionRequest = create(SessionRequestSchema); // what is to be said
+  private settle: Settlement[] = [];
+  private flight = new Map<bigint, Settlement[]>();
+  private seq = 0n;
+  private owed = 0n; // credit
+  private stopping = false;
+  private told = false; // the drain, in this session
+  private wake: () => void = () => {};
+  private wakeRun: () => void = () => {};
+
+  constructor(options: Options) {
+    const concurrency = options.concurrency ?? 1;
+    this.o = { concurrency, credit: concurrency, drainMs: 60_000, log: () => {}, ...options };
+  }
+
+  /** Takes no more, lets calls under way finish, and has run() return. */
+  stop(): void {
+    if (this.stopping) return;
+    this.stopping = true;
+    this.queue.splice(0).forEach((h) => this.giveBack(h));
+    setTimeout(() => this.held.forEach((h) => h.abort.abort(new Error("the agent was stopped"))), this.o.drainMs).unref();
+    this.wake();
+    this.wakeRun();
+  }
+
+  /** Works until stop(); throws a QuorateError when the agent is refused or fenced. */
+  async run(): Promise<void> {
+    const urls = [...this.o.urls];
+    let token = "", pause = 0;
+    for (let at = 0; !(this.stopping && this.idle()); at++) {
+      const began = Date.now();
+      try {
+        await this.session(urls[at % urls.length], token, (nodes, t) => {
+          token = t;
+          for (const a of nodes) if (urls.length < 64 && !urls.includes(`http://${a}`)) urls.push(`http://${a}`);
+        });
+        if (this.stopping && this.idle()) return;
+        this.o.log("session ended, opening another");
+      } catch (e) {
+        const problem = e instanceof ConnectError ? e.findDetails(ProblemSchema)[0] : undefined;
+        if (problem?.retry === "no") throw new QuorateError(problem.layer, problem.code, problem.retry, problem.detail, problem.hint);
+        this.o.log(`session lost, opening another: ${e}`);
+      }
+      pause = Date.now() - began > 5000 ? 0 : Math.min(Math.max(2 * pause, pauses.first), pauses.last);
+      if (at % urls.length === urls.length - 1 || urls.length === 1) {
+        await new Promise<void>((done) => { this.wakeRun = done; setTimeout(done, pause * (0.5 + Math.random() / 2)); });
+      }
+    }
+  }
+
+  private idle(): boolean {
+    return this.held.size === 0 && this.next.returned.length === 0;
+  }
+
+  private async session(url: string, token: string, welcome: (nodes: string[], token: string) => void): Promise<void> {
+    const over = new AbortController();
+    const transport = createGrpcTransport({ baseUrl: url, readMaxBytes: 16 << 20, pingIntervalMs: 5000, pingTimeoutMs: 5000 });
+    const headers: Record<string, string> = this.o.token ? { Authorization: `Bearer ${this.o.token}` } : {};
+    try {
+      for await (const m of createClient(Work, transport).session(this.say(token, over.signal), { headers, signal: over.signal })) {
+        if (m.welcome) welcome(m.welcome.nodes, m.welcome.resumeToken);
+        this.hear(m);
+        if (m.drain) return; // the node goes: open a session at another
+      }
+    } finally {
+      over.abort();
+      this.wake();
+    }
+  }
+
+  /** What this session says: hello with what is held, then whatever there is. */
+  private async *say(token: string, over: AbortSignal): AsyncGenerator<SessionRequest> {
+    for (const list of this.flight.values()) this.settle.push(...list); // they had no answer
+    this.flight.clear();
+    this.told = false;
+    this.owed = 0n;
+    const waiting = [...this.held.values()].filter((h) => !h.ended).length;
+    this.next = create(SessionRequestSchema, {
+      hello: {
+        agentId: this.o.agentId, resumeToken: token, held: [...this.held.values()].map((h) => h.claim),
+        manifest: json({ agent_id: this.o.agentId, capabilities: this.o.capabilities, max_concurrent_tasks: this.o.credit }),
+      },
+      credit: this.stopping ? 0n : BigInt(Math.max(this.o.credit - waiting, 0)),
+    });
+    while (!over.aborted) {
+      const m = this.message();
+      if (m) {
+        yield m;
+      } else if (this.stopping && this.told && this.held.size === 0) {
+        return; // everything is settled
+      } else {
+        await new Promise<void>((done) => (this.wake = done));
+      }
+    }
+  }
+
+  private message(): SessionRequest | undefined {
+    const m = this.next;
+    this.next = create(SessionRequestSchema);
+    if (this.settle.length > 0 && this.flight.size < 8) {
+      m.settle = this.settle.splice(0, maxBatch);
+      m.settleSeq = ++this.seq;
+      this.flight.set(m.settleSeq, m.settle);
+    }
+    if (this.stopping) {
+      m.credit = 0n;
+      m.drain = !this.told;
+      this.told = true;
+    }
+    return m.hello || m.credit || m.drain || m.settle.length + m.started.length + m.progress.length + m.returned.length ? m : undefined;
+  }
+
+  private hear(m: SessionResponse): void {
+    for (const r of m.revoked) {
+      const h = this.find(r.taskId, r.epoch);
+      if (!h || h.ended) continue;
+      h.abort.abort(new Error(`revoked: ${r.reason}`));
+      this.drop(h);
+    }
+    if (m.settled) this.answered(m.settled.seq, new Map(m.settled.verdicts.map((v) => [v.index, v.problem])));
+    for (const t of m.tasks) {
+      const claim = create(ClaimSchema, { taskId: t.taskId, epoch: t.epoch });
+      const h = { claim, wire: t, abort: new AbortController(), begun: false, ended: false };
+      this.held.get(t.taskId)?.abort.abort(new Error("given again: the earlier epoch is over"));
+      this.held.set(t.taskId, h);
+      if (this.stopping) this.giveBack(h);
+      else this.queue.push(h);
+    }
+    for (const r of m.recall) { // not begun: back with it; begun: kept, and said so
+      const h = this.find(r.taskId, r.epoch);
+      if (!h || h.ended) continue;
+      if (h.begun) {
+        this.next.started.push(h.claim);
+      } else { // its credit follows when a call ends: the node has somebody else in mind
+        this.giveBack(h);
+        this.next.credit -= 1n;
+        this.owed += 1n;
+      }
+    }
+    this.begin();
+    this.wake();
+  }
+
+  private find(id: string, epoch: bigint): Holding | undefined {
+    const h = this.held.get(id);
+    return h && h.claim.epoch <= epoch ? h : undefined;
+  }
+
+  /** Forgets a task that has not ended here; its credit comes back. */
+  private drop(h: Holding): void {
+    this.held.delete(h.claim.taskId);
+    this.queue = this.queue.filter((x) => x !== h);
+    this.next.credit += 1n;
+  }
+
+  private giveBack(h: Holding): void {
+    this.drop(h);
+    this.next.returned.push(h.claim);
+  }
+
+  private begin(): void {
+    while (this.busy < this.o.concurrency && this.queue.length > 0) {
+      const h = this.queue.shift()!;
+      h.begun = true;
+      this.busy++;
+      void this.perform(h).then((s) => {
+        this.busy--;
+        if (this.held.get(h.claim.taskId) === h && !h.ended) { // not revoked
+          h.ended = true;
+          this.settle.push(s);
+          this.next.credit += 1n + this.owed;
+          this.owed = 0n;
+        }
+        this.begin();
+        this.wake();
+      });
+    }
+  }
+
+  private async perform(h: Holding): Promise<Settlement> {
+    const t = h.wire;
+    const s = create(SettlementSchema, { taskId: t.taskId, epoch: t.epoch });
+    const started = setTimeout(() => { if (!h.ended) { this.next.started.push(h.claim); this.wake(); } }, 50); // a short one need not be said to be begun
+    try {
+      const value = await this.o.handler({
+        id: t.taskId, epoch: t.epoch, action: t.action, target: t.target, attempt: t.attempt, guarantee: t.guarantee,
+        idempotencyKey: t.idempotencyKey, input: parse(t.input), signal: h.abort.signal,
+        progress: (v) => {
+          if (h.ended) return;
+          this.next.progress = this.next.progress.filter((p) => p.taskId !== t.taskId);
+          this.next.progress.push(create(ClaimSchema, { taskId: t.taskId, epoch: t.epoch, progress: json(v) }));
+          this.wake();
+        },
+      });
+      s.result = json(value);
+    } catch (e) {
+      s.failed = true;
+      s.error = e instanceof Error ? `${e.name}: ${e.message}` : String(e);
+      s.noRetry = e instanceof PermanentError;
+      s.inDoubt = e instanceof InDoubtError;
+    } finally {
+      clearTimeout(started);
+    }
+    return s;
+  }
+
+  /** Takes the verdicts of a batch: what may be repeated is. */
+  private answered(seq: bigint, problems: Map<number, { retry: string; code: string; status: number; detail: string } | undefined>): void {
+    const list = this.flight.get(seq) ?? [];
+    this.flight.delete(seq);
+    list.forEach((s, i) => {
+      const p = problems.get(i);
+      if (p && p.retry !== "no") {
+        this.settle.push(s);
+      } else if (p && !s.failed && [400, 413, 422].includes(p.status)) { // the result is what is wrong
+        this.settle.push(create(SettlementSchema, { taskId: s.taskId, epoch: s.epoch, failed: true, noRetry: true, error: `the result was refused: ${p.detail}` }));
+      } else {
+        if (p) this.o.log(`verdict on ${s.taskId} refused: ${p.code}`);
+        if (this.held.get(s.taskId)?.claim.epoch === s.epoch) this.held.delete(s.taskId);
+      }
+    });
+  }
+}
