@@ -23,14 +23,23 @@ var EmptyRoot = tlog.Hash{0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 
 	0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55}
 
 // Append adds a leaf.
-func (t *Tree) Append(leaf tlog.Hash) {
+func (t *Tree) Append(leaf tlog.Hash) { t.AppendStored(make([]byte, 0, 2*tlog.HashSize), leaf) }
+
+// AppendStored adds a leaf, and appends to stored the hashes that a stored tree
+// gets with it: the leaf, and each subtree it completes (the order of package
+// tlog).
+func (t *Tree) AppendStored(stored []byte, leaf tlog.Hash) []byte {
+	stored = append(stored, leaf[:]...)
+	h := leaf
 	for n := t.Size; n&1 == 1; n >>= 1 {
 		last := len(t.Peaks) - 1
-		leaf = tlog.NodeHash(t.Peaks[last], leaf)
+		h = tlog.NodeHash(t.Peaks[last], h)
 		t.Peaks = t.Peaks[:last]
+		stored = append(stored, h[:]...)
 	}
-	t.Peaks = append(t.Peaks, leaf)
+	t.Peaks = append(t.Peaks, h)
 	t.Size++
+	return stored
 }
 
 // Root is the tree's hash.

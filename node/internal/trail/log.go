@@ -119,7 +119,7 @@ func (l *Log) Advance() (more bool, err error) {
 			bad = berr
 			return false
 		}
-		hashes = push(&tree, hashes, proof.Leaf(body))
+		hashes = tree.AppendStored(hashes, proof.Leaf(body))
 		from = next
 		if tree.Size == l.saved.Size {
 			if root := tree.Root(); fmt.Sprintf("%x", root[:]) != l.saved.Root {
@@ -152,19 +152,6 @@ func (l *Log) body(b []byte, seq uint64) ([]byte, error) {
 		return nil, fmt.Errorf("record %d of shard %d stands where record %d belongs: %w", n, s, seq, ErrAltered)
 	}
 	return b, nil
-}
-
-// push adds a leaf and appends the hashes that a stored tree gets with it:
-// the leaf, and each subtree it completes (the order of package tlog).
-func push(t *proof.Tree, stored []byte, leaf tlog.Hash) []byte {
-	stored = append(stored, leaf[:]...)
-	h := leaf
-	for i, n := len(t.Peaks)-1, t.Size; n&1 == 1; i, n = i-1, n>>1 {
-		h = tlog.NodeHash(t.Peaks[i], h)
-		stored = append(stored, h[:]...)
-	}
-	t.Append(leaf)
-	return stored
 }
 
 func (l *Log) flushLocked() error {
