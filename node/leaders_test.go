@@ -118,7 +118,7 @@ func (c *testCluster) handOn(shard uint32) {
 						to = v
 					}
 				}
-				if err := k.store.TransferLeader(shard, to); err != nil {
+				if err := k.store.TransferLeader(c.t.Context(), shard, to); err != nil {
 					return err
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
@@ -186,9 +187,11 @@ func (n *core) giveLead(s *raftstore.ShardStatus, to []uint64) {
 		if !slices.Contains(s.Voters, id) || !n.peers.Up(id) || !caughtUp(s, id) {
 			continue
 		}
-		if err := n.store.TransferLeader(s.Shard, id); err != nil {
-			n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
-		}
+		n.background(func() { // asked twice, it is done once
+			if err := n.store.TransferLeader(n.ctx, s.Shard, id); err != nil {
+				n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+			}
+		})
 		return
 	}
 }
@@ -207,33 +210,36 @@ func caughtUp(s *raftstore.ShardStatus, id uint64) bool {
 // is in flight under load.
 const caughtUpLag = 64
 
-// handOver gives every led shard to a follower that is up, and waits shortly
-// for it to have happened.
+// handOver gives every led shard to a follower that is up. What one does not
+// take is offered to the next, as long as ctx allows.
 func (n *core) handOver(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, handOverLimit)
 	defer cancel()
-	for {
+	for turn := 0; ctx.Err() == nil; turn++ {
+		var wg sync.WaitGroup
 		left := 0
-		_, changed := n.leaders.of(0)
 		for _, s := range n.store.Status() {
 			if s.Leader != n.id.RaftID {
 				continue
 			}
-			for _, id := range s.Voters {
-				if id != n.id.RaftID && n.peers.Up(id) {
-					left++
-					_ = n.store.TransferLeader(s.Shard, id) // looked at again below
-					break
-				}
+			up := slices.DeleteFunc(slices.Clone(s.Voters), func(id uint64) bool { return id == n.id.RaftID || !n.peers.Up(id) })
+			if len(up) == 0 {
+				continue
 			}
+			left++
+			wg.Go(func() {
+				if err := n.store.TransferLeader(ctx, s.Shard, up[turn%len(up)]); err != nil {
+					n.cfg.Logger.Debug("leader not handed over", "layer", 5, "shard", s.Shard, "error", err)
+					n.pause(ctx, nil)
+				}
+			})
 		}
+		wg.Wait()
 		if left == 0 {
 			return
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
 	}
 }
+
+// handOverLimit bounds what handing over may delay a stop.
+const handOverLimit = 2 * time.Second

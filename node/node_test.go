@@ -310,12 +310,9 @@ func TestLeaderChangeKeepsLeases(t *testing.T) {
 			if to == k.id.RaftID {
 				to = k.id.Voters[1].RaftID
 			}
-			if err := k.store.TransferLeader(shard, to); err != nil {
-				t.Fatal(err)
-			}
 			c.eventually("new leader", func() error {
 				if id, _ := k.leaders.of(shard); id != to {
-					return fmt.Errorf("led by %x", id)
+					return fmt.Errorf("led by %x: %v", id, k.store.TransferLeader(t.Context(), shard, to))
 				}
 				return nil
 			})

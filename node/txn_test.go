@@ -158,7 +158,7 @@ func (c *testCluster) moveLeaders() {
 				from = id
 				for _, v := range k.id.Voters {
 					if v.RaftID != from {
-						_ = k.store.TransferLeader(shard, v.RaftID) // tried again below
+						_ = k.store.TransferLeader(c.t.Context(), shard, v.RaftID) // tried again below
 						break
 					}
 				}

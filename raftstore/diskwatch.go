@@ -316,7 +316,9 @@ func (s *shard) handOver() {
 	if best.RaftID == 0 {
 		return
 	}
-	if err := s.replica.TransferLeader(best.RaftID); err != nil {
-		s.env.log.Warn("raftstore: leadership not handed over", "layer", "L5", "shard", s.id, "peer", best.RaftID, "error", err)
-	}
+	s.replica.TransferLeader(best.RaftID, func(err error) {
+		if err != nil {
+			s.env.log.Warn("raftstore: leadership not handed over", "layer", "L5", "shard", s.id, "peer", best.RaftID, "error", err)
+		}
+	})
 }

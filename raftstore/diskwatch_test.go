@@ -150,7 +150,7 @@ func TestDiskNotes(t *testing.T) {
 	if err := s.Step(0, 2, []byte{0, noteDisk, diskStall}); err != nil || !s.watch.said(2, diskStall) || s.watch.said(2, diskLow) {
 		t.Error(err)
 	}
-	if err := s.TransferLeader(0, 2); err == nil || !strings.Contains(err.Error(), "stands still") {
+	if err := s.TransferLeader(t.Context(), 0, 2); err == nil || !strings.Contains(err.Error(), "stands still") {
 		t.Errorf("handed over to a node whose disk stands still: %v", err)
 	}
 	if err := s.Step(0, 2, []byte{0, noteDisk, 0}); err != nil || s.watch.said(2, diskStall) {
@@ -224,7 +224,7 @@ func TestStalledDisk(t *testing.T) {
 	}
 	now := w.leader(0)
 	eventually(t, "the new leader knows", func() bool { return now.store.Load().watch.said(old.id, diskStall) })
-	if err := now.store.Load().TransferLeader(0, old.id); err == nil {
+	if err := now.store.Load().TransferLeader(t.Context(), 0, old.id); err == nil {
 		t.Error("leadership goes back to a disk that stands still")
 	}
 	stalls[old.id].end()

@@ -77,15 +77,6 @@ func (r *Replica) tryCampaign() {
 	}
 }
 
-// TransferLeader starts handing leadership over.
-func (r *Replica) TransferLeader(to uint64) error {
-	if r.role != raft.StateLeader {
-		return r.notLeader()
-	}
-	r.rn.TransferLeader(to)
-	return nil
-}
-
 // followers lists what a leader knows about the others, by ID.
 func (r *Replica) followers() []FollowerStatus {
 	var fs []FollowerStatus

@@ -65,7 +65,7 @@ func (w *network) expel(id uint64, shard uint32) {
 		}
 		st, _ := l.store.Load().ShardStatus(shard)
 		to := st.Voters[slices.IndexFunc(st.Voters, func(v uint64) bool { return v != id })]
-		if err := l.store.Load().TransferLeader(shard, to); err != nil {
+		if err := l.store.Load().TransferLeader(w.tb.Context(), shard, to); err != nil {
 			w.tb.Log(err)
 		}
 		return false

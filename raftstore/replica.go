@@ -83,6 +83,7 @@ type Replica struct {
 	acked      map[uint64]acknowledged
 	campaign   campaignPlan
 
+	transfer    *transfer
 	change      *pendingChange
 	confChanged bool // since the driver reset it
 }
@@ -130,6 +131,7 @@ func (r *Replica) Tick() {
 		r.rn.Tick() // which may call an election
 		r.tickCampaign()
 	}
+	r.tickTransfer()
 	r.tickChange()
 	r.queue.held = false
 	if r.lead == 0 {
@@ -201,6 +203,7 @@ func (r *Replica) Stop() {
 		w.done(ErrStopped)
 	}
 	r.waits = nil
+	r.finishTransfer(ErrStopped)
 	r.stopChange()
 }
 
@@ -298,6 +301,7 @@ func (r *Replica) handleReady(rd raft.Ready) error {
 	var appendMsg, applyMsg *pb.Message
 	var candidacy []*pb.Message
 	r.observe(rd)
+	r.observeTransfer()
 	for _, m := range rd.Messages {
 		switch {
 		case m.GetTo() == raft.LocalAppendThread:

@@ -213,9 +213,8 @@ func (g *scriptGroup) run(d *datadriven.TestData) string {
 	case "transfer":
 		var to uint64
 		d.ScanArgs(g.t, "to", &to)
-		if err := node().r.TransferLeader(to); err != nil {
-			g.printf("error: %v", err)
-		}
+		n := node()
+		n.r.TransferLeader(to, func(err error) { g.printf("%s: leadership handed over to %d, error %v", n.name, to, err) })
 	case "step":
 		g.step(node().r, d)
 	case "cut":

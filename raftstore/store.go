@@ -408,21 +408,21 @@ func (s *Store) Receive(from uint64, r io.Reader) error {
 	return nil
 }
 
-// TransferLeader starts handing the leadership of a shard over; proposals wait meanwhile.
-func (s *Store) TransferLeader(shard uint32, to uint64) error {
+// TransferLeader hands the leadership of a shard over and returns when the other is known to lead, or with what was in
+// the way (*NotLeaderError, *TransferError, ErrStopped); proposals wait meanwhile, for an election timeout at most.
+func (s *Store) TransferLeader(ctx context.Context, shard uint32, to uint64) error {
 	sh, err := s.running(shard)
 	if err != nil {
 		return err
 	}
 	if s.watch.said(to, diskStall) {
-		return fmt.Errorf("raftstore: shard %d: the disk of %x stands still", shard, to)
+		return &TransferError{Shard: shard, To: to, Reason: "its disk stands still"}
 	}
-	_, err = ask(s.env.ctx, sh, func(answer func(struct{}, error)) {
-		if !slices.Contains(sh.replica.confState.GetVoters(), to) {
-			answer(struct{}{}, fmt.Errorf("raftstore: shard %d: %x is not a voter", shard, to))
-			return
-		}
-		answer(struct{}{}, sh.replica.TransferLeader(to))
+	_, err = ask(ctx, sh, func(answer func(struct{}, error)) {
+		sh.replica.TransferLeader(to, func(err error) {
+			sh.publish() // so that Status does not lag behind
+			answer(struct{}{}, err)
+		})
 	})
 	return err
 }

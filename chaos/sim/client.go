@@ -224,9 +224,8 @@ func (s *sim) transfer() {
 	}
 	to := 1 + s.rng.Uint64N(uint64(len(s.nodes)))
 	r.n.do(func() {
-		if err := r.TransferLeader(to); err == nil {
-			s.tracef("node %d hands shard %d to node %d", r.n.id, shard, to)
-		}
+		s.tracef("node %d is to hand shard %d to node %d", r.n.id, shard, to)
+		r.TransferLeader(to, func(err error) { s.tracef("node %d, shard %d to node %d: %v", r.n.id, shard, to, err) })
 		r.process()
 	})
 }

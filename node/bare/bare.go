@@ -103,8 +103,10 @@ func (p *Peer) Leads() []uint32 {
 	return led
 }
 
-// Transfer starts handing a shard over to the peer with that index.
-func (p *Peer) Transfer(shard uint32, to int) error { return p.store.TransferLeader(shard, raftID(to)) }
+// Transfer hands a shard over to the peer with that index.
+func (p *Peer) Transfer(shard uint32, to int) error {
+	return p.store.TransferLeader(context.Background(), shard, raftID(to))
+}
 
 // Propose queues commands on a shard.
 func (p *Peer) Propose(shard uint32, ps []raftstore.Proposal) { p.store.Propose(shard, ps) }
