@@ -276,7 +276,7 @@ func (n *core) seatOf(ctx context.Context, id string) (*seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &seat{agent: id, max: int(a.MaxTasks)}
+	s = &seat{agent: id, max: int(a.MaxTasks), limits: allowanceOf(&a)}
 	s.mu.waiting = map[*sched.Worker]struct{}{}
 	for _, c := range a.Capabilities {
 		s.caps = append(s.caps, c.Action+":"+c.Target)
@@ -291,6 +291,7 @@ func (n *core) seatOf(ctx context.Context, id string) (*seat, error) {
 		return nil, errOverloaded("the number of agents on one node")
 	}
 	n.seats.of[id] = s
+	n.holds.limit(id, s.limits, func() { s.wake(maxSeats) })
 	return s, nil
 }
 
@@ -319,6 +320,7 @@ func (n *core) agentEvents(events []ledger.AgentEvent) {
 			n.holds.dropAgent(e.ID)
 			if e.State == ledger.AgentGone {
 				n.roster.forget(e.ID)
+				n.holds.limit(e.ID, allowance{}, nil)
 			}
 			n.background(func() { n.expireAgent(e.ID) })
 		}

@@ -26,9 +26,10 @@ const remoteEvery = 8
 // seat is the place of one agent on this node: its workers in the scheduler
 // (one a concurrent lease call), and its session, if it is connected.
 type seat struct {
-	agent string
-	caps  []string
-	max   int // max_concurrent_tasks; 0 = no limit
+	agent  string
+	caps   []string
+	max    int // max_concurrent_tasks; 0 = no limit
+	limits allowance
 	// declared is the mean of the success rates its manifest declares.
 	declared float64
 	mu       struct {
@@ -135,16 +136,14 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 	defer cancel()
 	w := seat.worker(n.sched, n.standing(seat))
 	defer seat.done(w)
-	for {
-		room := max(req.Max, 1)
-		if seat.max > 0 {
-			room = n.holds.reserve(req.AgentID, room, seat.max)
-		}
+	for turn := 0; ; turn++ {
+		freed := n.holds.letGoOf(seat)
+		room, caps, alone := n.reserveFor(ctx, seat, max(req.Max, 1))
 		var leases []api.Lease
 		if room > 0 {
-			leases = n.leaseOnce(ctx, seat, w, room)
+			leases = n.leaseOnce(ctx, seat, w, caps, room, alone)
 		}
-		if seat.max > 0 {
+		if seat.limits.limited() {
 			n.holds.release(req.AgentID, room)
 		}
 		switch {
@@ -154,17 +153,20 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 			return none, nil
 		case seat.gone(): // the agent was lost, or has other capabilities now
 			return n.Lease(ctx, req)
-		case room == 0 && !n.roomFor(ctx, req.AgentID, seat.max): // at its limit: a settled task makes room
+		case (room == 0 || !alone) && !n.roomFor(ctx, alone, freed, turn): // at its limits: a settled task makes room
 			return none, nil
 		}
 	}
 }
 
-// leaseOnce takes up to room tasks, or waits for the first.
-func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, room int) []api.Lease {
-	got := n.take(ctx, s, w, room)
-	if len(got) == 0 && ctx.Err() == nil && !n.closing() && !s.gone() {
-		got = n.park(ctx, s, w, room)
+// leaseOnce takes up to room tasks, or waits for the first if told to.
+func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, caps []string, room int, wait bool) []api.Lease {
+	if len(s.limits.caps) > 0 {
+		w.UpdateCapabilities(caps)
+	}
+	got := n.take(ctx, s, w, caps, room)
+	if len(got) == 0 && wait && ctx.Err() == nil && !n.closing() && !s.gone() {
+		got = n.park(ctx, s, w, caps, room)
 	}
 	if len(got) == 0 {
 		return nil
@@ -172,31 +174,13 @@ func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, room int
 	return n.bodies(ctx, s.agent, got)
 }
 
-// roomFor waits until an agent at its limit has settled a task; false when ctx
-// ended first.
-func (n *core) roomFor(ctx context.Context, agent string, limit int) bool {
-	for {
-		ch := n.holds.letGo()
-		if n.holds.below(agent, limit) {
-			return true
-		}
-		select {
-		case <-ch:
-		case <-ctx.Done():
-			return false
-		case <-n.ctx.Done():
-			return false
-		}
-	}
-}
-
 // take leases without waiting: from here, or from the peer with older work.
-func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, room int) []grant {
+func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, caps []string, room int) []grant {
 	s.mu.Lock()
 	remoteFirst := s.mu.turn%remoteEvery == 0
 	s.mu.Unlock()
 	if remoteFirst {
-		if got := n.steal(ctx, s, room); len(got) > 0 {
+		if got := n.steal(ctx, s, caps, room); len(got) > 0 {
 			return got
 		}
 	}
@@ -213,16 +197,16 @@ func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, room int) []g
 	if remoteFirst {
 		return nil
 	}
-	return n.steal(ctx, s, room)
+	return n.steal(ctx, s, caps, room)
 }
 
 // park waits until the scheduler has work for w, a peer says it has, or ctx
 // ends.
-func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, room int) []grant {
+func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, caps []string, room int) []grant {
 	s.wait(w, true)
 	defer s.wait(w, false)
-	if n.depths.best(s.caps) != 0 { // a hint that came before the wait was announced
-		if got := n.steal(ctx, s, room); len(got) > 0 {
+	if n.depths.best(caps) != 0 { // a hint that came before the wait was announced
+		if got := n.steal(ctx, s, caps, room); len(got) > 0 {
 			return got
 		}
 	}
@@ -270,15 +254,15 @@ type stolen struct {
 
 // steal asks the peer with the oldest fitting work for a batch of leases; no
 // payload moves.
-func (n *core) steal(ctx context.Context, s *seat, room int) []grant {
-	id := n.depths.best(s.caps)
+func (n *core) steal(ctx context.Context, s *seat, caps []string, room int) []grant {
+	id := n.depths.best(caps)
 	if id == 0 {
 		return nil
 	}
 	got, err := callPeer[stealRequest, []stolen](context.WithoutCancel(ctx), n, id, methodSteal,
-		stealRequest{Agent: s.agent, Node: n.id.RaftID, Caps: s.caps, Max: room})
+		stealRequest{Agent: s.agent, Node: n.id.RaftID, Caps: caps, Max: room})
 	if err != nil || len(got) == 0 {
-		n.depths.spent(id, s.caps) // until it says again that it has work
+		n.depths.spent(id, caps) // until it says again that it has work
 		return nil
 	}
 	out := make([]grant, len(got))
@@ -316,20 +300,28 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Lease {
 	out := make([]api.Lease, 0, len(got))
 	kept := got[:0]
+	var refused []grant
 	now := n.nowMillis()
 	fetched := n.fetchBodies(ctx, got)
+	perCapability := n.holds.perCapability(agent)
 	for _, g := range got {
 		lease, ok := fetched[g.id]
 		if !ok {
-			n.handBack([]grant{g})
+			refused = append(refused, g)
 			continue
 		}
-		if !n.holds.admit(&g, agent, now) {
+		capability := ""
+		if perCapability {
+			capability = lease.Action + ":" + lease.Target
+		}
+		if !n.holds.admit(&g, agent, capability, now) {
+			refused = append(refused, g)
 			continue
 		}
 		out = append(out, lease)
 		kept = append(kept, g)
 	}
+	n.handBack(refused)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		for _, g := range kept {
 			n.holds.drop(g.id, g.epoch)

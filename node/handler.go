@@ -25,6 +25,8 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.heldHere), nil
 	case methodGiveBack:
 		return serve(ctx, body, n.giveBackHere), nil
+	case methodElsewhere:
+		return serve(ctx, body, n.elsewhereHere), nil
 	case methodHolding:
 		return serve(ctx, body, n.holdingHere), nil
 	case methodStats:

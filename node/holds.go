@@ -2,6 +2,7 @@ package node
 
 import (
 	"sync"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 )
@@ -16,7 +17,10 @@ type holds struct {
 		byAgent map[string]int
 		// reserved is room that lease calls under way may fill.
 		reserved map[string]int
-		freed    chan struct{} // closed when a task was let go; nil when nobody waits
+		freed    map[string]chan struct{}  // by agent: closed when a task was let go
+		uses     map[string]*use           // of agents that have limits
+		byCap    map[string]map[string]int // of those with limits by capability, what is held; "": not known
+		promised map[promiseTo]time.Time   // when what was promised to peers is over
 		word     word
 	}
 }
@@ -24,8 +28,9 @@ type holds struct {
 type hold struct {
 	agent       string
 	epoch       uint64
-	leaseMillis int64 // 0: not known here
-	renewAt     int64 // ms; for agents whose session renews
+	leaseMillis int64  // 0: not known here
+	renewAt     int64  // ms; for agents whose session renews
+	capability  string // "": not known, or of no matter
 }
 
 func newHolds() *holds {
@@ -33,32 +38,41 @@ func newHolds() *holds {
 	h.mu.byTask = map[ledger.TaskID]hold{}
 	h.mu.byAgent = map[string]int{}
 	h.mu.reserved = map[string]int{}
+	h.mu.freed, h.mu.uses, h.mu.byCap = map[string]chan struct{}{}, map[string]*use{}, map[string]map[string]int{}
+	h.mu.promised = map[promiseTo]time.Time{}
 	h.mu.word = word{terms: map[uint32]uint64{}, denied: map[ledger.TaskID]denial{}}
 	return h
 }
 
 // add notes that agent holds a task for leaseMillis from now on (0: as long as
-// was known before); an older epoch never replaces a newer.
-func (h *holds) add(id ledger.TaskID, agent string, epoch uint64, leaseMillis, nowMillis int64) {
+// was known before); an older epoch never replaces a newer. capability may be
+// "", see hold.
+func (h *holds) add(id ledger.TaskID, agent, capability string, epoch uint64, leaseMillis, nowMillis int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.enter(id, agent, epoch, leaseMillis, nowMillis)
+	h.enter(id, agent, capability, epoch, leaseMillis, nowMillis)
 }
 
 // enter is add with the lock held.
-func (h *holds) enter(id ledger.TaskID, agent string, epoch uint64, leaseMillis, nowMillis int64) {
+func (h *holds) enter(id ledger.TaskID, agent, capability string, epoch uint64, leaseMillis, nowMillis int64) {
 	old, ok := h.mu.byTask[id]
 	if ok && old.epoch > epoch {
 		return
 	}
 	if ok {
-		h.less(old.agent)
+		h.less(&old)
+		if capability == "" {
+			capability = old.capability
+		}
 	}
 	if leaseMillis == 0 {
 		leaseMillis = old.leaseMillis
 	}
-	h.mu.byTask[id] = hold{agent: agent, epoch: epoch, leaseMillis: leaseMillis, renewAt: nowMillis + leaseMillis/renewParts}
+	h.mu.byTask[id] = hold{agent: agent, epoch: epoch, leaseMillis: leaseMillis, renewAt: nowMillis + leaseMillis/renewParts, capability: capability}
 	h.mu.byAgent[agent]++
+	if of := h.mu.byCap[agent]; of != nil {
+		of[capability]++
+	}
 }
 
 // renewParts is how often a lease is renewed before it would end.
@@ -112,39 +126,40 @@ func (h *holds) release(agent string, room int) {
 	if h.mu.reserved[agent] -= room; h.mu.reserved[agent] == 0 {
 		delete(h.mu.reserved, agent)
 	}
-	h.signal()
+	h.signal(agent)
 }
 
-// below says that an agent has room under its limit.
-func (h *holds) below(agent string, limit int) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.mu.byAgent[agent]+h.mu.reserved[agent] < limit
-}
-
-// signal rouses who waits for room. Call with the lock held.
-func (h *holds) signal() {
-	if h.mu.freed != nil {
-		close(h.mu.freed)
-		h.mu.freed = nil
+// signal rouses who waits for room of an agent's. Call with the lock held.
+func (h *holds) signal(agent string) {
+	if ch := h.mu.freed[agent]; ch != nil {
+		close(ch)
+		delete(h.mu.freed, agent)
 	}
 }
 
-// letGo is closed when the next held task is let go.
-func (h *holds) letGo() <-chan struct{} {
+// letGo is closed when the agent's next held task, or reserved room, is let go.
+func (h *holds) letGo(agent string) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.mu.freed == nil {
-		h.mu.freed = make(chan struct{})
+	ch := h.mu.freed[agent]
+	if ch == nil {
+		ch = make(chan struct{})
+		h.mu.freed[agent] = ch
 	}
-	return h.mu.freed
+	return ch
 }
 
-// less counts one task less for an agent. Call with the lock held.
-func (h *holds) less(agent string) {
-	h.signal()
-	if h.mu.byAgent[agent]--; h.mu.byAgent[agent] <= 0 {
-		delete(h.mu.byAgent, agent)
+// less counts one task less for its agent. Call with the lock held.
+func (h *holds) less(x *hold) {
+	h.signal(x.agent)
+	if h.mu.byAgent[x.agent]--; h.mu.byAgent[x.agent] <= 0 {
+		delete(h.mu.byAgent, x.agent)
+	}
+	if of := h.mu.byCap[x.agent]; of != nil {
+		if of[x.capability]--; of[x.capability] <= 0 {
+			delete(of, x.capability)
+		}
+		h.mu.uses[x.agent].wake()
 	}
 }
 
@@ -153,7 +168,7 @@ func (h *holds) drop(id ledger.TaskID, epoch uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if x, ok := h.mu.byTask[id]; ok && x.epoch <= epoch {
-		h.less(x.agent)
+		h.less(&x)
 		delete(h.mu.byTask, id)
 	}
 }
@@ -164,7 +179,7 @@ func (h *holds) dropAgent(agent string) {
 	defer h.mu.Unlock()
 	for id, x := range h.mu.byTask {
 		if x.agent == agent {
-			h.less(agent)
+			h.less(&x)
 			delete(h.mu.byTask, id)
 		}
 	}
@@ -199,7 +214,7 @@ func (h *holds) applied(events []ledger.Event) (gone []revoked) {
 		if !ok || !e.State.Terminal() && (e.Epoch < x.epoch || e.State == ledger.StateRunning && e.Epoch == x.epoch) {
 			continue
 		}
-		h.less(x.agent)
+		h.less(&x)
 		delete(h.mu.byTask, e.ID)
 		if e.Epoch == x.epoch && e.Agent == x.agent && e.Settled || e.State == ledger.StateUnknown {
 			continue // its own doing; or in doubt: whoever still performs it shall finish, and say so

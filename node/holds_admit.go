@@ -21,9 +21,9 @@ type denial struct {
 // its way here.
 const deniedMillis = 60_000
 
-// admit enters a new lease; false: its task may be somebody else's by now.
-// Leases in the log are the ledger's to end.
-func (h *holds) admit(g *grant, agent string, nowMillis int64) bool {
+// admit enters a new lease; false: its task may be somebody else's by now (leases
+// in the log are the ledger's to end), or one too many of its capability.
+func (h *holds) admit(g *grant, agent, capability string, nowMillis int64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !g.logged && g.epoch>>epochTermShift < h.mu.word.terms[g.id.Shard()] {
@@ -32,7 +32,10 @@ func (h *holds) admit(g *grant, agent string, nowMillis int64) bool {
 	if len(h.mu.word.denied) > 0 && g.epoch <= h.mu.word.denied[g.id].epoch {
 		return false
 	}
-	h.enter(g.id, agent, g.epoch, g.leaseMillis, nowMillis)
+	if !h.fits(agent, capability) {
+		return false
+	}
+	h.enter(g.id, agent, capability, g.epoch, g.leaseMillis, nowMillis)
 	return true
 }
 

@@ -18,7 +18,7 @@ func TestReserveRace(t *testing.T) {
 				for k := range room {
 					id := taskNamed("x")
 					id[0], id[1], id[2], id[3] = byte(i), byte(turn), byte(turn>>8), byte(k)
-					h.add(id, "a", 1, 1000, 0)
+					h.add(id, "a", "", 1, 1000, 0)
 					held = append(held, uint64(k))
 				}
 				if n := h.count("a"); n > limit {

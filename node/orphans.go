@@ -30,7 +30,7 @@ func (h *holds) orphans(agent string, list []api.Held) []ledger.Command {
 			continue
 		}
 		cmds = append(cmds, &ledger.Expire{ID: id, Agent: agent, Epoch: x.epoch, Reason: ledger.ReasonAgentLost})
-		h.less(agent)
+		h.less(&x)
 		delete(h.mu.byTask, id)
 	}
 	return cmds

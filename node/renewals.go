@@ -167,7 +167,7 @@ func (h *holds) yield(id ledger.TaskID, agent string, epoch uint64) bool {
 	if !ok || x.agent != agent || x.epoch != epoch {
 		return false
 	}
-	h.less(agent)
+	h.less(&x)
 	delete(h.mu.byTask, id)
 	return true
 }
@@ -206,13 +206,17 @@ func (n *core) claimMany(ctx context.Context, agent string, list []api.HeldClaim
 				part := all[:k]
 				all = all[k:]
 				answers := n.claims(ctx, shard, part)
+				known := make([]string, len(part))
+				for i := range part {
+					known[i] = n.capabilityFor(agent, part[i].ID)
+				}
 				mu.Lock()
 				for i, a := range answers {
 					if a.Code != "" {
 						revoke(api.Held{TaskID: part[i].ID.String(), Epoch: part[i].Epoch}, a.Code)
 						continue
 					}
-					n.holds.add(part[i].ID, agent, part[i].Epoch, a.LeaseMillis, n.nowMillis())
+					n.holds.add(part[i].ID, agent, known[i], part[i].Epoch, a.LeaseMillis, n.nowMillis())
 				}
 				mu.Unlock()
 			}

@@ -63,7 +63,7 @@ func (n *core) renewAs(ctx context.Context, verb, id string, c api.Claim) (api.R
 		}
 		return r, err
 	}
-	n.holds.add(tid, c.AgentID, c.Epoch, 0, n.nowMillis())
+	n.holds.add(tid, c.AgentID, n.capabilityFor(c.AgentID, tid), c.Epoch, 0, n.nowMillis())
 	return r, nil
 }
 

@@ -54,7 +54,7 @@ func (n *core) OpenWork(ctx context.Context, h api.WorkHello) (stream.Worker, er
 		now := n.nowMillis()
 		for _, x := range h.Held {
 			if id, err := n.claimed(x.TaskID, h.AgentID, x.Epoch); err == nil {
-				n.holds.add(id, h.AgentID, x.Epoch, 0, now)
+				n.holds.add(id, h.AgentID, n.capabilityFor(h.AgentID, id), x.Epoch, 0, now)
 			}
 		}
 	}

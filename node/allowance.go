@@ -1,0 +1,407 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/sched"
+)
+
+// What an agent may hold at once, by its manifest: max_concurrent_tasks in all,
+// and max_concurrent of each capability, of which a task counts against every
+// one that covers it.
+//
+// The node that an agent leases through keeps to it: a lease call sets room
+// aside before it takes anything (reserve), and a lease that would be one too
+// many goes back before the agent hears of it (admit). Of an agent that leases
+// through several nodes, each sets room aside first and then asks the others
+// what they hold or have set aside: of two that ask at once, at least one sees
+// the other. A node that has nothing of the agent promises not to lease to it
+// without asking, so that an agent of one node costs a question in trustFor and
+// not one a call. What a node that cannot be reached holds is counted as full
+// while it may rely on a promise made to it, and after that not at all.
+type allowance struct {
+	all  int // 0: no limit
+	caps []capLimit
+}
+
+type capLimit struct {
+	pattern string
+	most    int
+}
+
+func allowanceOf(a *ledger.Agent) (x allowance) {
+	x.all = int(a.MaxTasks)
+	for _, c := range a.Capabilities {
+		if c.MaxConcurrent > 0 {
+			x.caps = append(x.caps, capLimit{pattern: c.Action + ":" + c.Target, most: int(c.MaxConcurrent)})
+		}
+	}
+	return x
+}
+
+func (a *allowance) limited() bool { return a.all > 0 || len(a.caps) > 0 }
+
+// covers says that a task of capability counts against the limit; one whose
+// capability is not known counts against all.
+func (c *capLimit) covers(capability string) bool {
+	return capability == "" || sched.Matches([]string{c.pattern}, capability)
+}
+
+const (
+	// trustFor is how long a peer's promise lasts.
+	trustFor = 5 * time.Second
+	// trustSlack is added by who gave it, for a question on its way.
+	trustSlack = time.Second
+	// elsewhereAgain is the scale of the times between asking an agent's other
+	// nodes again.
+	elsewhereAgain = 50 * time.Millisecond
+	elsewhereTurns = 6           // after so many it is every 400 ms
+	elsewhereWait  = time.Second // for an answer
+)
+
+// use is what an agent with limits has of them. Guarded by the holds' lock.
+type use struct {
+	allowance
+	asking sync.Mutex // before the holds' lock
+	wake   func()     // rouses its parked lease calls: a capability has room again
+	asked  uint64     // by peers, so often
+	trust  map[uint64]time.Time
+	// others are tasks held, or room set aside, at the peers, when they were
+	// asked last.
+	others     int
+	othersCaps []int
+}
+
+// limit sets what an agent may hold; wake is called with the lock held.
+func (h *holds) limit(agent string, a allowance, wake func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !a.limited() {
+		delete(h.mu.uses, agent)
+		delete(h.mu.byCap, agent)
+		return
+	}
+	u := &use{allowance: a, wake: wake, trust: map[uint64]time.Time{}, othersCaps: make([]int, len(a.caps))}
+	if old := h.mu.uses[agent]; old != nil {
+		u.asked = old.asked + 1 // answers under way are about the old one
+	}
+	h.mu.uses[agent] = u
+	delete(h.mu.byCap, agent)
+	if len(a.caps) == 0 {
+		return
+	}
+	of := map[string]int{}
+	for _, x := range h.mu.byTask {
+		if x.agent == agent {
+			of[x.capability]++
+		}
+	}
+	h.mu.byCap[agent] = of
+}
+
+// letGoOf is letGo for an agent with limits; it is got before room is looked
+// for.
+func (h *holds) letGoOf(s *seat) <-chan struct{} {
+	if !s.limits.limited() {
+		return nil
+	}
+	return h.letGo(s.agent)
+}
+
+// perCapability says that an agent has limits that a task's capability matters
+// for.
+func (h *holds) perCapability(agent string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := h.mu.uses[agent]
+	return u != nil && len(u.caps) > 0
+}
+
+// taken counts what an agent holds here against its i-th limit. Call with the
+// lock held.
+func (h *holds) taken(agent string, c *capLimit) (n int) {
+	for capability, k := range h.mu.byCap[agent] {
+		if c.covers(capability) {
+			n += k
+		}
+	}
+	return n
+}
+
+// fits says that one more task stays within the limits of its capability. Call
+// with the lock held.
+func (h *holds) fits(agent, capability string) bool {
+	u := h.mu.uses[agent]
+	if u == nil {
+		return true
+	}
+	for i := range u.caps {
+		if c := &u.caps[i]; c.covers(capability) && h.taken(agent, c)+u.othersCaps[i] >= c.most {
+			return false
+		}
+	}
+	return true
+}
+
+// open is which of caps an agent has room for, and how many tasks it may take
+// at once so that none is too many.
+func (h *holds) open(agent string, caps []string, room int) ([]string, int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := h.mu.uses[agent]
+	if u == nil || len(u.caps) == 0 {
+		return caps, room
+	}
+	out := make([]string, 0, len(caps))
+	for _, pattern := range caps {
+		left := room
+		for i := range u.caps {
+			if c := &u.caps[i]; c.pattern == pattern {
+				left = min(left, c.most-h.taken(agent, c)-u.othersCaps[i])
+			}
+		}
+		if left > 0 {
+			out = append(out, pattern)
+			room = min(room, left)
+		}
+	}
+	return out, room
+}
+
+// elsewhere is what a node has of an agent.
+type elsewhere struct {
+	Held     []heldElsewhere `json:"held,omitempty"`
+	Reserved int             `json:"reserved,omitempty"`
+	More     int             `json:"more,omitempty"` // held, and not listed
+}
+
+type heldElsewhere struct {
+	ID         ledger.TaskID `json:"id"`
+	Capability string        `json:"c,omitempty"`
+}
+
+const methodElsewhere method = 93
+
+type elsewhereRequest struct {
+	Agent string `json:"agent"`
+	Node  uint64 `json:"node"`
+}
+
+// elsewhereHere answers a peer that wants to lease to an agent: from now on it
+// is asked before anything is leased to the agent here.
+func (n *core) elsewhereHere(_ context.Context, q elsewhereRequest) (elsewhere, error) {
+	h := n.holds
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u := h.mu.uses[q.Agent]; u != nil {
+		u.asked++
+		delete(u.trust, q.Node)
+		u.wake() // who waits with room set aside gives it up
+	}
+	x := elsewhere{Reserved: h.mu.reserved[q.Agent]}
+	if h.mu.byAgent[q.Agent] > 0 {
+		for id, t := range h.mu.byTask {
+			if t.agent != q.Agent {
+				continue
+			}
+			if len(x.Held) == MaxLeases {
+				x.More++
+				continue
+			}
+			x.Held = append(x.Held, heldElsewhere{ID: id, Capability: t.capability})
+		}
+	}
+	if x.Reserved == 0 {
+		h.promise(q.Agent, q.Node)
+	}
+	return x, nil
+}
+
+// promise notes that a peer may lease to an agent for a while without asking.
+// Call with the lock held.
+func (h *holds) promise(agent string, peer uint64) {
+	now := time.Now()
+	if len(h.mu.promised) >= maxSeats {
+		for k, t := range h.mu.promised {
+			if now.After(t) {
+				delete(h.mu.promised, k)
+			}
+		}
+	}
+	h.mu.promised[promiseTo{agent, peer}] = now.Add(trustFor + trustSlack)
+}
+
+type promiseTo struct {
+	agent string
+	peer  uint64
+}
+
+// askElsewhere learns what the peers have of an agent that has limits, unless
+// they promised; it is called with room set aside. alone says that none has
+// anything.
+func (n *core) askElsewhere(ctx context.Context, agent string, u *use) (alone bool) {
+	h, peers := n.holds, n.others()
+	ask, asked, now := h.untrusted(u, peers)
+	answers, errs := make([]elsewhere, len(ask)), make([]error, len(ask))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), elsewhereWait)
+	defer cancel()
+	var wait sync.WaitGroup
+	for i, id := range ask {
+		if errs[i] = errNotReached; n.peers.Up(id) {
+			wait.Go(func() {
+				answers[i], errs[i] = callPeer[elsewhereRequest, elsewhere](ctx, n, id, methodElsewhere, elsewhereRequest{Agent: agent, Node: n.id.RaftID})
+			})
+		}
+	}
+	wait.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.uses[agent] != u {
+		return false // it registered anew: the next call asks for that
+	}
+	alone, u.others = true, 0
+	clear(u.othersCaps)
+	for i, id := range ask {
+		switch x := &answers[i]; {
+		case errs[i] != nil && now.Before(h.mu.promised[promiseTo{agent, id}]):
+			alone, u.others = false, noRoom
+		case errs[i] != nil:
+		case !h.countOthers(u, x) && u.asked == asked:
+			u.trust[id] = now.Add(trustFor)
+		default:
+			alone = false
+		}
+	}
+	return alone
+}
+
+var errNotReached = errors.New("node: not connected")
+
+func (h *holds) useOf(agent string) *use {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.uses[agent]
+}
+
+// untrusted lists the peers that must be asked.
+func (h *holds) untrusted(u *use, peers []nodeRef) (ask []uint64, asked uint64, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now = time.Now()
+	for _, v := range peers {
+		if now.After(u.trust[v.RaftID]) {
+			ask = append(ask, v.RaftID)
+		}
+	}
+	return ask, u.asked, now
+}
+
+// noRoom is more than any limit.
+const noRoom = 1 << 30
+
+// countOthers adds what a peer has, and says whether it has any; tasks known
+// here are the same ones. Call with the lock held.
+func (h *holds) countOthers(u *use, x *elsewhere) (any bool) {
+	more := x.Reserved + x.More
+	any = more > 0
+	u.others += more
+	for i := range u.caps {
+		u.othersCaps[i] += more
+	}
+	for _, t := range x.Held {
+		if _, here := h.mu.byTask[t.ID]; here {
+			continue
+		}
+		any = true
+		u.others++
+		for i := range u.caps {
+			if u.caps[i].covers(t.Capability) {
+				u.othersCaps[i]++
+			}
+		}
+	}
+	return any
+}
+
+// reserveFor sets room aside for up to want tasks of an agent, and says which
+// capabilities they may be of; room 0: none now. Unless the agent is alone
+// here, the caller must not wait with the room.
+func (n *core) reserveFor(ctx context.Context, s *seat, want int) (room int, caps []string, alone bool) {
+	if !s.limits.limited() {
+		return want, s.caps, true
+	}
+	limit := s.limits.all
+	if limit == 0 {
+		limit = noRoom
+	}
+	u := n.holds.useOf(s.agent)
+	if u == nil {
+		return 0, nil, true // it is being registered anew
+	}
+	u.asking.Lock() // one at a time: a later answer replaces an earlier one
+	defer u.asking.Unlock()
+	if room = n.holds.reserve(s.agent, want, limit); room == 0 {
+		return 0, nil, u.others == 0
+	}
+	alone = n.askElsewhere(ctx, s.agent, u)
+	left := n.holds.within(s.agent, room, limit)
+	caps, left = n.holds.open(s.agent, s.caps, left)
+	if len(caps) == 0 {
+		left = 0
+	}
+	if room > left {
+		n.holds.release(s.agent, room-left)
+	}
+	return left, caps, alone
+}
+
+// within is what of reserved room the peers leave.
+func (h *holds) within(agent string, room, limit int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u := h.mu.uses[agent]; u != nil {
+		room = max(0, min(room, limit-h.mu.byAgent[agent]-h.mu.reserved[agent]+room-u.others))
+	}
+	return room
+}
+
+// roomFor waits until an agent at its limits may have room; false when ctx
+// ended first. One that is alone here has room when a task of its own is let
+// go; else the peers are asked again, ever more rarely, and at random: those
+// that wanted room at the same time have let go of it too.
+func (n *core) roomFor(ctx context.Context, alone bool, freed <-chan struct{}, turn int) bool {
+	again := make(<-chan time.Time)
+	if !alone {
+		freed = nil
+		t := time.NewTimer(elsewhereAgain/16 + rand.N(elsewhereAgain<<min(turn, elsewhereTurns)/8))
+		defer t.Stop()
+		again = t.C
+	}
+	select {
+	case <-freed:
+	case <-again:
+	case <-ctx.Done():
+		return false
+	case <-n.ctx.Done():
+		return false
+	}
+	return true
+}
+
+// capabilityFor is the capability of a task that an agent holds, if that
+// matters and this node knows it.
+func (n *core) capabilityFor(agent string, id ledger.TaskID) string {
+	m := n.taskShard(id.Shard())
+	if m == nil || !n.holds.perCapability(agent) {
+		return ""
+	}
+	if t, ok, err := m.task(id); err == nil && ok {
+		return t.Spec.Action + ":" + t.Spec.Target
+	}
+	return ""
+}
