@@ -16,12 +16,16 @@ import (
 var schedWorkload = Workload{
 	Name: "sched",
 	About: "nanoseconds a handle or task, in one process; tasks have an empty body that may panic, and on Quorate's side a class, four bands and a generation. " +
-		"Not measured here: Taskflow (quoted: 431 from outside, 165 a task of a prebuilt graph) and oneTBB (quoted: 277 task_group, 29 parallel_for), both C++",
+		"Not measured here: Taskflow, C++, which Debian does not have (quoted, measured once on a machine of two cores: 431 submitted from outside, 165 a task of a prebuilt graph of 1 M)",
 	Quorate: schedContender(bench.SchedContenders()[0], "lanes, injectors and parking of package sched"),
 	Peers: append([]Contender{
 		schedContender(xsyncQueue(), "MPMCQueue of 1,024; Gosched when full or empty"),
 		schedContender(antsPool(), "Pool of 2 workers"),
 		schedContender(pondPool(), "NewPool(2), Go"),
+		tbbContender("tbb", "C++, two threads, no generation and no class; tasks by task_group, submitting by task_arena.enqueue with a waiting master",
+			map[string]string{bench.SchedTasks: "task_group", bench.SchedSubmit: "enqueue"}),
+		tbbContender("tbb-for", "C++, two threads: parallel_for of grain 1, which makes no tasks one by one",
+			map[string]string{bench.SchedTasks: "parallel_for"}),
 	}, languageContenders()...),
 }
 
