@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 const (
 	adminInterval = 200 * time.Millisecond
 	healthyFor    = 5 * time.Second // a learner is promoted after it has kept up this long
-	sweepEvery    = 10              // passes: replicas that no group knows any more are looked for
+	sweepEvery    = 10              // passes: replicas that no group knows any more are looked for; the only ones at rest
 	stepTimeout   = 3 * time.Second
 )
 
@@ -30,6 +31,11 @@ const (
 type administrator struct {
 	well   map[replicaKey]time.Time // learners that have caught up, and since when
 	passes int
+	// rest: the last pass found everything in its place. The members and
+	// placements it found that for: as long as they stay, there are few passes.
+	rest       bool
+	members    []ledger.Member
+	placements []ledger.Placement
 }
 
 type replicaKey struct {
@@ -63,7 +69,7 @@ func (n *core) adminLoop() {
 		}
 		st, ok := n.store.ShardStatus(controlShard)
 		if !ok || !st.Ready || st.Leader != n.id.RaftID {
-			n.admin.well = nil
+			n.admin.well, n.admin.rest = nil, false
 			n.hosts.Store(nil)
 			continue
 		}
@@ -90,6 +96,10 @@ func (n *core) administer() {
 		n.admin.well = map[replicaKey]time.Time{}
 	}
 	n.admin.passes++
+	if n.admin.rest && n.admin.passes%sweepEvery != 0 && reflect.DeepEqual(members, n.admin.members) && reflect.DeepEqual(placements, n.admin.placements) {
+		return
+	}
+	n.admin.members, n.admin.placements = members, placements
 	views := make([]shardView, len(placements))
 	settled := true
 	for i := range placements {
@@ -108,6 +118,7 @@ func (n *core) administer() {
 	if n.admin.passes%sweepEvery == 0 && settled {
 		n.sweep(members, placements, views)
 	}
+	n.admin.rest = settled && !slices.ContainsFunc(members, func(m ledger.Member) bool { return m.State != ledger.MemberActive })
 }
 
 // noteHosts counts what each member holds, for people: shards of tasks, and a

@@ -34,7 +34,7 @@ type core struct {
 	control    *controlMachine
 	replicas   *replicas
 	contacts   atomic.Pointer[[]nodeRef] // members as told when joining
-	ledChanged chan struct{}             // capacity 1: what this node leads changed
+	ledChanged chan struct{}             // capacity 1: what this node leads changed, or somebody came who does not know it
 	admin      administrator
 	hosts      atomic.Pointer[map[uint64]int] // what each member holds; nil when not known
 	fatal      func(error)
@@ -249,6 +249,11 @@ func (n *core) onLead(shard uint32, term uint64) {
 	}
 	n.background(func() { n.raiseAuditFormat(shard) })
 	n.leaders.set(shard, n.id.RaftID)
+	n.leadsNews()
+}
+
+// leadsNews has the other nodes told what this one leads.
+func (n *core) leadsNews() {
 	select {
 	case n.ledChanged <- struct{}{}:
 	default:

@@ -101,7 +101,8 @@ func (n *Node) open() (err error) {
 		}
 	}
 	pc := peer.Config{Listener: n.cfg.PeerListener, Addr: n.cfg.PeerAddr, Logger: n.cfg.Logger, Admit: n.admit,
-		Self: peer.Identity{Cluster: n.id.Cluster, ClusterID: n.id.ClusterID, RaftID: n.id.RaftID, NodeID: n.id.NodeID, Incarnation: n.id.Incarnation}}
+		UntilBeat: func(raftID uint64) time.Duration { return raftstore.UntilBeat(time.Now(), raftID) },
+		Self:      peer.Identity{Cluster: n.id.Cluster, ClusterID: n.id.ClusterID, RaftID: n.id.RaftID, NodeID: n.id.NodeID, Incarnation: n.id.Incarnation}}
 	n.cfg.peerBudget(&pc)
 	if n.peers, err = peer.Listen(pc); err != nil {
 		return startError(2, fmt.Errorf("peer address: %w", err))
@@ -457,6 +458,7 @@ func (n *Node) Snapshot(from uint64, r io.Reader) error {
 func (n *Node) PeerUp(id uint64) {
 	if c := n.core.Load(); c != nil {
 		n.cfg.Logger.Info("peer connected", "layer", 2, "peer", c.nodeName(id))
+		c.leadsNews()
 	}
 }
 

@@ -122,8 +122,8 @@ func (n *core) placement(shard uint32) (p ledger.Placement, ok bool) {
 
 // Intervals of what follows the cluster's members.
 const (
-	leadsInterval = 500 * time.Millisecond // leaders tell the nodes without a replica who they are
 	peersInterval = 500 * time.Millisecond // connections follow the members
+	leadsEvery    = 4                      // of these: leaders tell the nodes without a replica who they are, unless it changed
 )
 
 // ledHere are the shards led from here, with their terms.
@@ -141,24 +141,33 @@ func (n *core) ledHere() map[uint32]uint64 {
 // of a shard has nobody else to learn it from. It also keeps connections to the
 // cluster's members, and to nobody else.
 func (n *core) leadsLoop() {
-	t := n.ticker(leadsInterval)
+	t := n.ticker(peersInterval)
 	defer t.Stop()
 	known := map[uint64]nodeRef{}
-	for {
+	var told map[uint32]uint64
+	for turn := 0; ; turn++ {
 		n.followPeers(known)
-		b, err := json.Marshal(n.ledHere())
-		if err != nil {
-			panic("node: led shards: " + err.Error()) // plain fields always marshal
-		}
-		for _, x := range n.others() {
-			_ = n.peers.Notify(x.RaftID, notifyLeads, b) // told again soon
+		if led := n.ledHere(); turn%leadsEvery == 0 || !maps.Equal(led, told) {
+			n.tellLeads(led)
+			told = led
 		}
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.ledChanged:
+			turn = -1 // tell
 		case <-t.C:
 		}
+	}
+}
+
+func (n *core) tellLeads(led map[uint32]uint64) {
+	b, err := json.Marshal(led)
+	if err != nil {
+		panic("node: led shards: " + err.Error()) // plain fields always marshal
+	}
+	for _, x := range n.others() {
+		_ = n.peers.Notify(x.RaftID, notifyLeads, b) // told again soon
 	}
 }
 

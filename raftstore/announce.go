@@ -53,3 +53,22 @@ func (e *engine) armAnnounce() {
 		e.announcer.Reset(announceAfter)
 	}
 }
+
+// Each shard's heartbeats have a phase of their own, from when its leader was elected: with some shards led here, hardly
+// a tick passes without one to somebody. They are held for the tick that is every shard's, so that they share a frame,
+// and a wake-up on both sides: no later than HeartbeatTicks-1 ticks, and as often as before. Those that a read waits for
+// are not held.
+
+// sendBeats sends the heartbeats, if they are due.
+func (s *shard) sendBeats() {
+	if !s.beat {
+		return
+	}
+	s.beat = false
+	for to, m := range s.beats {
+		delete(s.beats, to)
+		if m.GetTerm() == s.replica.term {
+			s.transmit(m)
+		}
+	}
+}

@@ -230,6 +230,7 @@ func (e *engine) turn() error {
 				return err
 			}
 			more = more || got
+			s.sendBeats()
 		}
 		if w, ok, err := e.sink.commit(); err != nil {
 			return fmt.Errorf("log append: %w", err)

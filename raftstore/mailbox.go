@@ -35,6 +35,7 @@ type letters struct {
 	proposals    []Proposal
 	calls        []func() // run on the shard's goroutine
 	tick         bool
+	beat         bool // the heartbeats held back are due
 	stop         bool // finish: last checkpoint, then end
 	abort        bool // end at once
 }
@@ -67,11 +68,12 @@ func (l letters) release() {
 	clear(l.calls)
 }
 
-func (m *mailbox) tick() {
+// tick leaves the waking to its caller, who has ticks for all the shards of an engine.
+func (m *mailbox) tick(beat bool) {
 	m.mu.Lock()
-	m.mu.tick = true
+	m.mu.tick, m.mu.beat = true, m.mu.beat || beat
 	m.mu.Unlock()
-	m.signal()
+	m.pending.Store(true)
 }
 
 func (m *mailbox) finish(abort bool) {

@@ -64,6 +64,8 @@ type shard struct {
 
 	digests *digests
 	held    announcements
+	beats   map[uint64]*pb.Message // heartbeats held back, by peer
+	beat    bool                   // they are due
 
 	offered         atomic.Pointer[journalBase] // what JournalBase said last
 	applied, commit atomic.Uint64               // written by the goroutine, read by everybody
@@ -76,7 +78,7 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
 		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
-		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{},
+		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{}, beats: map[uint64]*pb.Message{},
 	}
 	cfg := env.cfg
 	var err error
@@ -124,6 +126,7 @@ func (s *shard) input(in letters) error {
 			return err
 		}
 	}
+	s.beat = s.beat || in.beat
 	if in.tick {
 		s.cpTicks++
 		s.replica.Tick()
@@ -144,6 +147,10 @@ func (s *shard) step(m *pb.Message) error {
 func (s *shard) send(m *pb.Message) {
 	if m.GetType() == pb.MsgSnap {
 		s.startStream(m.GetTo(), m.GetTerm())
+		return
+	}
+	if m.GetType() == pb.MsgHeartbeat && len(m.GetContext()) == 0 {
+		s.beats[m.GetTo()] = m
 		return
 	}
 	if s.held.take(m) {

@@ -208,11 +208,14 @@ func (s *Store) ticker(interval time.Duration) *time.Ticker {
 func (s *Store) tickLoop() {
 	t := s.ticker(s.cfg.TickInterval)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-t.C:
 			for _, sh := range s.all() {
-				sh.mail.tick()
+				sh.mail.tick(n%s.cfg.HeartbeatTicks == 0)
+			}
+			for _, e := range s.env.engines {
+				e.signal()
 			}
 			s.watchSyncs(time.Now())
 		case <-s.quit:

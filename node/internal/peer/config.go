@@ -59,9 +59,11 @@ type Config struct {
 
 	PingInterval time.Duration // default 1 s
 	DeadAfter    time.Duration // silence that ends a connection. Default 3 s
-	DialTimeout  time.Duration // default 2 s
-	RedialMin    time.Duration // first wait after a failed dial. Default 20 ms, doubling with jitter
-	RedialMax    time.Duration // default 1 s
+	// UntilBeat is how long until this process's periodic work is done, so that pings fall together with it; nil: no matter.
+	UntilBeat   func(raftID uint64) time.Duration
+	DialTimeout time.Duration // default 2 s
+	RedialMin   time.Duration // first wait after a failed dial. Default 20 ms, doubling with jitter
+	RedialMax   time.Duration // default 1 s
 }
 
 const defaultCompressAbove = 4 << 10

@@ -185,6 +185,16 @@ func isViolation(err error) bool {
 // beat pings, and ends a connection that is silent.
 func (c *conn) beat(stop <-chan struct{}) {
 	step := min(c.t.cfg.PingInterval, c.t.cfg.DeadAfter/6)
+	if until := c.t.cfg.UntilBeat; until != nil {
+		self, _, _ := c.t.self()
+		t := time.NewTimer(until(self.RaftID))
+		defer t.Stop()
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+		}
+	}
 	tick := time.NewTicker(step)
 	defer tick.Stop()
 	last := time.Now()
