@@ -21,10 +21,20 @@ func openAPI(ops []operation) []byte {
 	}
 	paths := map[string]map[string]any{}
 	for _, o := range ops {
-		op := map[string]any{"operationId": o.name, "summary": o.doc, "responses": map[string]any{"default": problem}}
+		if strings.HasPrefix(o.doc, notSupported) {
+			continue
+		}
+		op := map[string]any{"operationId": o.name, "summary": o.doc, "responses": map[string]any{"4XX": problem, "default": problem}}
 		if o.out != nil {
 			op["responses"].(map[string]any)["200"] = map[string]any{"description": "Done",
 				"content": map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeOf(o.out), schemas)}}}
+		}
+		if m, ok := media[o.name]; ok {
+			content := map[string]any{"schema": map[string]any{"type": "string"}}
+			if o.out != nil { // of each line
+				content = map[string]any{"schema": schemaOf(reflect.TypeOf(o.out), schemas)}
+			}
+			op["responses"].(map[string]any)["200"] = map[string]any{"description": "A stream, or a text", "content": map[string]any{m: content}}
 		}
 		if o.out == nil && o.method == "DELETE" {
 			op["responses"].(map[string]any)["204"] = map[string]any{"description": "Done"}
@@ -61,8 +71,10 @@ func openAPI(ops []operation) []byte {
 		paths[o.path][strings.ToLower(o.method)] = op
 	}
 	b, err := json.MarshalIndent(map[string]any{
-		"openapi":    "3.1.0",
-		"info":       map[string]any{"title": "Quorate", "version": "1", "description": "Coordination for fleets of AI agents."},
+		"openapi": "3.1.0",
+		"info": map[string]any{"title": "Quorate", "version": "1", "description": "Coordination for fleets of AI agents.",
+			"license": map[string]any{"name": "Apache 2.0", "identifier": "Apache-2.0"}},
+		"security":   []any{}, // there is none yet: nodes listen on loopback
 		"servers":    []any{map[string]any{"url": "http://127.0.0.1:7700"}},
 		"paths":      paths,
 		"components": map[string]any{"schemas": schemas},
@@ -71,6 +83,12 @@ func openAPI(ops []operation) []byte {
 		panic("web: openapi: " + err.Error()) // maps and strings only
 	}
 	return b
+}
+
+// media are the answers that are not one JSON value.
+var media = map[string]string{
+	"session": "application/x-ndjson", "export_records": "application/x-ndjson", "events": "text/event-stream",
+	"audit_checkpoint": "text/plain", "audit_keys": "text/plain", "audit_proof": "application/json", "backup": "application/octet-stream",
 }
 
 // schemaOf is a reference to t's schema, entered in all.

@@ -93,11 +93,8 @@ func (s *server) operations() []operation {
 	ops = append(ops, s.transactions()...)
 	ops = append(ops, nodeOperations()...)
 	ops = append(ops, s.rules()...)
-	for _, l := range []struct {
-		method, path, name string
-		layer              int
-	}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"POST", "/mcp", "mcp", 2}} {
-		ops = append(ops, operation{l.method, l.path, l.name, "Not supported by this version: answers 501.", nil, nil,
+	for _, l := range unsupported {
+		ops = append(ops, operation{l.method, l.path, l.name, notSupported + ": answers 501.", nil, nil,
 			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,
 			func(*server, http.ResponseWriter, *http.Request) error {
 				return api.Errorf(501, l.layer, "not_yet_supported", api.RetryNo, "%s is not supported by this version", l.name).WithHint("GET /openapi.json lists what is")
@@ -105,6 +102,14 @@ func (s *server) operations() []operation {
 	}
 	return ops
 }
+
+const notSupported = "Not supported by this version"
+
+// unsupported operations answer 501 and are not described.
+var unsupported = []struct {
+	method, path, name string
+	layer              int
+}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"POST", "/mcp", "mcp", 2}}
 
 func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
