@@ -50,19 +50,7 @@ func openAPI(ops []operation) []byte {
 			}
 			op["requestBody"] = map[string]any{"content": content}
 		}
-		var params []any
-		for _, m := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(o.path, -1) {
-			params = append(params, map[string]any{"name": m[1], "in": "path", "required": true, "schema": map[string]any{"type": "string"}})
-		}
-		for _, q := range o.query {
-			if q == consistency {
-				params = append(params, consistencyParameter)
-				op["responses"].(map[string]any)["200"].(map[string]any)["headers"] = consistencyHeader
-				continue
-			}
-			params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})
-		}
-		if params != nil {
+		if params := parametersOf(o, op); params != nil {
 			op["parameters"] = params
 		}
 		if paths[o.path] == nil {
@@ -83,6 +71,24 @@ func openAPI(ops []operation) []byte {
 		panic("web: openapi: " + err.Error()) // maps and strings only
 	}
 	return b
+}
+
+var inPath = regexp.MustCompile(`\{(\w+)\}`)
+
+// parametersOf are an operation's, in its path and behind it.
+func parametersOf(o operation, op map[string]any) (params []any) {
+	for _, m := range inPath.FindAllStringSubmatch(o.path, -1) {
+		params = append(params, map[string]any{"name": m[1], "in": "path", "required": true, "schema": map[string]any{"type": "string"}})
+	}
+	for _, q := range o.query {
+		if q == consistency {
+			params = append(params, consistencyParameter)
+			op["responses"].(map[string]any)["200"].(map[string]any)["headers"] = consistencyHeader
+			continue
+		}
+		params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})
+	}
+	return params
 }
 
 // media are the answers that are not one JSON value.

@@ -13,8 +13,12 @@ import (
 	"github.com/quorate/quorate/node/api"
 )
 
-// ndjsonChunk is how many lines of a bulk submit go to the cluster at once.
-const ndjsonChunk = 256
+// ndjsonChunk is how many lines of a bulk submit go to the cluster at once, and
+// chunkBytes how long they are together, the last one not counted.
+const (
+	ndjsonChunk = 256
+	chunkBytes  = 4 << 20
+)
 
 // isLines says that a body is a stream of lines.
 func isLines(r *http.Request) bool {
@@ -122,9 +126,10 @@ type chunk struct {
 	bad   []*api.Error // for each line; nil: the next of specs
 }
 
-// readChunk reads up to ndjsonChunk lines; more is false behind the last.
+// readChunk reads up to ndjsonChunk lines, or chunkBytes of them; more is false
+// behind the last.
 func readChunk(in *bufio.Scanner, limit int) (c chunk, more bool) {
-	for len(c.bad) < ndjsonChunk {
+	for size := 0; len(c.bad) < ndjsonChunk && size < chunkBytes; {
 		if !in.Scan() {
 			return c, false
 		}
@@ -132,6 +137,7 @@ func readChunk(in *bufio.Scanner, limit int) (c chunk, more bool) {
 		if len(line) == 0 {
 			continue
 		}
+		size += len(line)
 		var spec api.TaskSpec
 		var err error
 		if len(line) > limit {
