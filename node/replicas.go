@@ -145,8 +145,10 @@ func (n *core) leadsLoop() {
 	defer t.Stop()
 	known := map[uint64]nodeRef{}
 	var told map[uint32]uint64
+	var lost headless
 	for turn := 0; ; turn++ {
 		n.followPeers(known)
+		n.watchHeadless(&lost, time.Now())
 		if led := n.ledHere(); turn%leadsEvery == 0 || !maps.Equal(led, told) {
 			n.tellLeads(led)
 			told = led

@@ -82,6 +82,8 @@ type Replica struct {
 	heard      map[uint64]uint64 // peer → tick of its last answer
 	acked      map[uint64]acknowledged
 	campaign   campaignPlan
+	held       votesHeld
+	spoke      map[uint64]heardMessage // peer → its last message while no leader was known
 
 	transfer    *transfer
 	change      *pendingChange
@@ -118,7 +120,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 		cfg: cfg, rn: rn, confState: cs,
 		term: hs.GetTerm(), commit: hs.GetCommit(),
 		applied: cfg.Applied, appliedTerm: appliedTerm,
-		heard: make(map[uint64]uint64), acked: make(map[uint64]acknowledged),
+		heard: make(map[uint64]uint64), acked: make(map[uint64]acknowledged), spoke: make(map[uint64]heardMessage),
 	}
 	r.queue.maxCommands, r.queue.maxBytes = cfg.MaxBatchCommands, cfg.MaxBatchBytes
 	return r, nil
@@ -159,6 +161,9 @@ func (r *Replica) Step(m *pb.Message) error {
 		if r.silent() {
 			return nil
 		}
+	}
+	if r.lead == 0 {
+		r.spoke[m.GetFrom()] = heardMessage{m.GetType().String(), m.GetTerm(), r.ticks}
 	}
 	err := r.rn.Step(m)
 	if err == nil || errors.Is(err, raft.ErrProposalDropped) {
@@ -324,7 +329,12 @@ func (r *Replica) handleReady(rd raft.Ready) error {
 	}
 	if appendMsg != nil || candidacy != nil {
 		responses := append(candidacy, appendMsg.GetResponses()...)
-		if err := r.cfg.Log.Sync(func() { r.deliver(responses) }); err != nil {
+		then := func() { r.deliver(responses) }
+		if candidacy != nil {
+			release := r.holdVotes(len(candidacy))
+			then = func() { release(); r.deliver(responses) }
+		}
+		if err := r.cfg.Log.Sync(then); err != nil {
 			return fmt.Errorf("log sync: %w", err)
 		}
 	}

@@ -131,7 +131,7 @@ func (n *Node) await(ctx context.Context, what string, check func(context.Contex
 		case <-p.Done():
 			return p.exited()
 		case <-ctx.Done():
-			return fmt.Errorf("proc: waiting for %s %s: %w (last: %w)%s", n.ID, what, ctx.Err(), last, p.tail())
+			return fmt.Errorf("proc: waiting for %s %s: %w (last: %w)%s%s", n.ID, what, ctx.Err(), last, n.cluster.complaints(), p.tail())
 		case <-tick.C:
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/node/api"
@@ -133,4 +134,26 @@ func (c *Cluster) Leaders(ctx context.Context) (map[uint32]string, error) {
 		return nil, fmt.Errorf("proc: no node names a leader: %w", lastErr)
 	}
 	return leaders, nil
+}
+
+// complaints are what the running nodes' doctors find fault with, for the error
+// about a node that did not get where it should.
+func (c *Cluster) complaints() string {
+	var b strings.Builder
+	for _, n := range c.nodes {
+		if !n.Running() {
+			continue
+		}
+		var d api.Doctor
+		if err := get(context.Background(), n.URL()+"/v1/doctor", &d); err != nil {
+			fmt.Fprintf(&b, "\n%s's doctor: %v", n.ID, err)
+			continue
+		}
+		for _, x := range d.Checks {
+			if x.Status == "fail" || x.Status == "warn" {
+				fmt.Fprintf(&b, "\n%s's doctor: %s %s: %s", n.ID, x.Name, x.Status, x.Detail)
+			}
+		}
+	}
+	return b.String()
 }

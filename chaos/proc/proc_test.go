@@ -55,6 +55,10 @@ func fakeNode(mode string) {
 		_ = json.NewEncoder(w).Encode(api.Cluster{NodeID: *id, ClusterID: cluster, Phase: "member",
 			Shards: []api.ShardStatus{shard(0), shard(1)}})
 	})
+	http.HandleFunc("/v1/doctor", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.Doctor{NodeID: *id, Checks: []api.DoctorCheck{
+			{Name: "peers", Status: "ok", Detail: "all there"}, {Name: "coordination", Status: "fail", Detail: "no leader of shard 7"}}})
+	})
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -160,6 +164,15 @@ func TestStartRefusesTwoClusters(t *testing.T) {
 	_, err := start(t, "two-clusters", Config{ReadyWait: 300 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "two clusters") {
 		t.Fatalf("got %v", err)
+	}
+	// Who did not get where it should is asked why, and its log is quoted.
+	for _, want := range []string{"n1's doctor: coordination fail: no leader of shard 7", "n3's doctor: coordination", "listening on"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "all there") {
+		t.Errorf("what is well is told too: %v", err)
 	}
 }
 

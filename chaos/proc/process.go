@@ -14,7 +14,7 @@ import (
 )
 
 // logTailBytes is how much of a process's log an error quotes.
-const logTailBytes = 2048
+const logTailBytes = 8192
 
 // ErrExited says that a process ended while something was expected of it.
 var ErrExited = errors.New("process ended")
