@@ -56,6 +56,8 @@ type LifecycleConfig struct {
 	Via string
 	// Kill SIGKILLs the leader of most task shards half-way.
 	Kill bool
+	// Profile, if not empty, is a directory for the nodes' CPU profiles.
+	Profile string
 	// SVG, if not empty, is a file for a plot of completions over time.
 	SVG string
 	// JSON prints the report as one JSON object.
@@ -157,7 +159,11 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 	if err := cfg.validate(); err != nil {
 		return LifecycleReport{}, err
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: []string{"--auto-approve", capability}})
+	args := []string{"--auto-approve", capability}
+	if cfg.Profile != "" {
+		args = append(args, "--profile", cfg.Profile)
+	}
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: args})
 	if err != nil {
 		return LifecycleReport{}, err
 	}
@@ -165,6 +171,9 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 	m := newMeasurement(cfg, cluster)
 	defer m.pool.CloseIdleConnections()
 	rep, err := m.run(ctx)
+	if err == nil && cfg.Profile != "" {
+		err = endProfiles(ctx, cluster)
+	}
 	if err != nil {
 		return rep, err
 	}
@@ -179,6 +188,19 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 		return rep, fmt.Errorf("bench: %d acknowledged tasks were not completed within %v of the last", rep.Lost, drainWait)
 	}
 	return rep, nil
+}
+
+// endProfiles stops the nodes, which writes their profiles.
+func endProfiles(ctx context.Context, cluster *proc.Cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var errs []error
+	for _, n := range cluster.Nodes() {
+		if n.Running() {
+			errs = append(errs, n.Stop(ctx))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // measurement is one run: what the generator's goroutines share.

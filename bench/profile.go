@@ -8,9 +8,9 @@ import (
 	"github.com/pkg/profile"
 )
 
-// startProfile begins a CPU profile of this process, in a directory of its own below dir; stop ends it. Without a
+// StartProfile begins a CPU profile of this process, in a directory of its own below dir; stop ends it. Without a
 // directory both do nothing.
-func startProfile(dir string) (stop func()) {
+func StartProfile(dir string) (stop func()) {
 	if dir == "" {
 		return func() {}
 	}

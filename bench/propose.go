@@ -125,7 +125,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 	led := p.Leads()
 	if len(led) == 0 { // it follows; its CPU counts all the same
 		pause(ctx, spec.WarmUp)
-		defer startProfile(spec.Profile)()
+		defer StartProfile(spec.Profile)()
 		cpu := selfCPU()
 		pause(ctx, spec.Duration)
 		return &loadResult{Seconds: spec.Duration.Seconds(), CPU: selfCPU() - cpu}, nil
@@ -141,7 +141,7 @@ func generate(ctx context.Context, spec *LoadSpec, p Proposer) (*loadResult, err
 		clients.Go(func() { all[i].run(ctx, p, led[i%len(led)]) })
 	}
 	pause(ctx, spec.WarmUp)
-	defer startProfile(spec.Profile)()
+	defer StartProfile(spec.Profile)()
 	from, cpu := l.since(), selfCPU()
 	l.from.Store(int64(from))
 	pause(ctx, spec.Duration)

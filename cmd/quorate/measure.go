@@ -148,6 +148,7 @@ type benchLifecycleCmd struct {
 	Backlog  int           `help:"Submit so many before the first agent comes, then measure how fast they are worked off."`
 	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
 	Kill     bool          `help:"SIGKILL a leader half-way."`
+	Profile  string        `placeholder:"DIR" help:"Directory for CPU profiles of the nodes."`
 	SVG      string        `name:"svg" help:"File for a plot of completions over time."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
@@ -155,7 +156,7 @@ type benchLifecycleCmd struct {
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Agents: c.Agents, Guarantee: c.Level, Live: c.Live, Backlog: c.Backlog,
-		Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
+		Profile: c.Profile, Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
 	return err
 }
 

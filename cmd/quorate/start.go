@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/quorate/quorate/bench"
 	"github.com/quorate/quorate/node"
 	"github.com/quorate/quorate/node/api"
 )
@@ -63,6 +64,7 @@ type startCmd struct {
 	FleetWeight     map[string]int `mapsep:"," placeholder:"FLEET=N" help:"A fleet's share of the agents that several fleets have work for, against the others'; default 1 each."`
 	InsecureListen  bool           `help:"Allow addresses outside loopback: there is no TLS yet."`
 	Pprof           string         `placeholder:"ADDR" help:"Serve Go profiles (/debug/pprof/) on this loopback address."`
+	Profile         string         `placeholder:"DIR" help:"Write a CPU profile below this directory when the node stops."`
 	logFlags        `embed:""`
 }
 
@@ -118,6 +120,9 @@ func preset[T comparable](option *T, def, value T) {
 func (c *startCmd) Run(ctx context.Context, con console) error {
 	if err := servePprof(c.Pprof); err != nil {
 		return err
+	}
+	if c.Profile != "" {
+		defer bench.StartProfile(c.Profile)()
 	}
 	cfg := c.config(c.logger(con.err))
 	if b := cfg.MemoryBudgetBytes; b > 0 && os.Getenv("GOMEMLIMIT") == "" {
