@@ -30,6 +30,27 @@
 //
 // Follow what happens: c.Events(ctx, "start", func(ev api.Event) error { … }).
 //
+// Within a program that embeds a node, no client: the node's own methods, among
+// them Work, which is the one here without a connection.
+//
+//	n, err := node.Open(cfg)
+//	err = n.Work(ctx, manifest, handler)
+//
+// From TypeScript (typescript/, Node.js 20: npm ci && npm run build), over the
+// same stream:
+//
+//	const worker = new Worker({ urls: ["http://127.0.0.1:7700"], agentId: "js-1",
+//	  capabilities: ["double:number"], handler: (task) => ({ n: 2 * task.input.n }) });
+//	process.once("SIGTERM", () => worker.stop());
+//	await worker.run();
+//
+// From Python (python/quorate_worker.py, the standard library alone), over HTTP:
+//
+//	Worker("http://127.0.0.1:7700", "py-1", ["double:number"],
+//	       lambda task: {"n": 2 * task["input"]["n"]}).run()
+//
+// From anything that runs: quorate agent run --id sh-1 --can double:number -- ./double
+//
 // # Outcomes
 //
 // There are three: done, refused, and unknown (the connection broke half-way).
@@ -38,6 +59,16 @@
 // client repeats, at the next node, until it has an answer, its patience is
 // over or the context ends. Verdicts of a batch are repeated one by one in the
 // same way. An error that a node answered is an *api.Error.
+//
+// A recalled task goes back if no call has begun with it, and is said to be
+// started otherwise. An agent ID has one session: an older one ends with
+// session_fenced, and its calls with it.
+//
+// # What it costs
+//
+// One submit at a time, acknowledged by a quorum of three nodes (in one process
+// on two cores, go test ./node -bench OneCaller), p50: Submit 0.60 to 0.63 ms, a
+// Submitter 0.55 to 0.67 ms, the node's own Submit 0.49 to 0.52 ms.
 //
 // # Goroutines
 //
