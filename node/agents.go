@@ -277,7 +277,7 @@ func (n *core) seatOf(ctx context.Context, id string) (*seat, error) {
 		return nil, err
 	}
 	s = &seat{agent: id, max: int(a.MaxTasks), limits: allowanceOf(&a)}
-	s.mu.waiting = map[*sched.Worker]struct{}{}
+	s.mu.waiting = map[*sched.Worker]parking{}
 	for _, c := range a.Capabilities {
 		s.caps = append(s.caps, c.Action+":"+c.Target)
 		s.declared += float64(c.ConfidenceMillis) / 1000 / float64(len(a.Capabilities))

@@ -42,6 +42,9 @@ type core struct {
 	trails   *trails
 	leaders  *leaders
 	holds    *holds
+	recalls  recalls
+	thieves  *thieves
+	counts   stealCounts
 	depths   *depths
 	roster   *roster
 	rater    *rater
@@ -68,10 +71,11 @@ type core struct {
 // newCore opens the replicas of a formed cluster and starts everything that
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
-	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), depths: newDepths(),
+	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), thieves: newThieves(), depths: newDepths(),
 		sessions: newSessions(), waiters: newWaiters(), fatal: fatal, replicas: newReplicas(), ledChanged: make(chan struct{}, 1), backlog: make(chan struct{}, 1),
 		mail: make(chan struct{}, 1), policy: cfg.policy(), leaving: make(chan struct{})}
 	n.contacts.Store(&[]nodeRef{})
+	n.holds.rested = n.thieves.parked
 	n.control = &controlMachine{notify: n.agentEvents, lead: n.onLead, follow: n.onFollow}
 	n.control.mu.control = ledger.NewControl(nil, nil) // empty until there is a replica
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -123,6 +127,7 @@ func (n *core) start() {
 	n.loop(n.relayLoop)
 	n.loop(n.balanceLoop)
 	n.loop(n.renewLoop)
+	n.loop(n.stealLoop)
 	n.loop(n.trailLoop)
 	n.loop(n.retentionLoop)
 	n.loop(n.leadsLoop)
@@ -280,6 +285,7 @@ type heldReport struct {
 	ID    ledger.TaskID `json:"id"`
 	Agent string        `json:"agent"`
 	Epoch uint64        `json:"epoch"`
+	Theft *theft        `json:"theft,omitempty"`
 }
 
 // returnGrace is how long a new leader gives the agents of a node that is down
@@ -322,7 +328,7 @@ func (n *core) openDesk(shard uint32, term uint64) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, h := range list {
-				reports = append(reports, report{id: h.ID, agent: h.Agent, node: v.RaftID, epoch: h.Epoch})
+				reports = append(reports, report{id: h.ID, agent: h.Agent, node: v.RaftID, epoch: h.Epoch, theft: h.Theft})
 			}
 		})
 	}
@@ -337,7 +343,7 @@ func (n *core) openDesk(shard uint32, term uint64) {
 func (n *core) heldHere(_ context.Context, q heldRequest) ([]heldReport, error) {
 	out := []heldReport{}
 	for _, r := range n.holds.told(q.Shard, q.Term, n.id.RaftID) {
-		out = append(out, heldReport{ID: r.id, Agent: r.agent, Epoch: r.epoch})
+		out = append(out, heldReport{ID: r.id, Agent: r.agent, Epoch: r.epoch, Theft: r.theft})
 	}
 	return out, nil
 }

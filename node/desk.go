@@ -81,10 +81,10 @@ type lease struct {
 	epoch     uint64
 	expires   int64 // ms
 	assigned  int64
-	started   int64 // 0: assigned, not yet started
-	confirmed bool  // its node said that it arrived
-	confirmBy int64 // or is asked
-	from      string
+	started   int64  // 0: assigned, not yet started
+	confirmed bool   // its node said that it arrived
+	confirmBy int64  // or is asked
+	theft     *theft // nil: it was not stolen
 	progress  []byte
 }
 
@@ -152,6 +152,7 @@ type report struct {
 	agent string
 	node  uint64
 	epoch uint64
+	theft *theft
 }
 
 // begin lets the desk give leases on tasks that came in its own term; those
@@ -215,7 +216,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 	}
 	s.epoch, s.last = max(s.epoch, r.epoch), r.agent
 	s.lease = lease{agent: r.agent, node: r.node, epoch: r.epoch, assigned: nowMillis, confirmed: true,
-		expires: nowMillis + s.brief.LeaseMillis}
+		expires: nowMillis + s.brief.LeaseMillis, theft: r.theft}
 	d.rearm(i)
 }
 

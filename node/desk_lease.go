@@ -11,13 +11,16 @@ type grant struct {
 	epoch       uint64
 	leaseMillis int64
 	attempt     uint32
-	logged      bool // its lease is in the log, or has to go there first (epoch 0)
+	theft       *theft
+	// Known when the task was read.
+	action, target string
+	logged         bool // its lease is in the log, or has to go there first (epoch 0)
 }
 
 // leaseTo gives agent, connected to node, the tasks behind handles. Handles
 // that have become stale or are taken are passed over: the scheduler holds
 // hints, the desk decides.
-func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from string, nowMillis int64, out []grant) []grant {
+func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, nowMillis int64, out []grant) []grant {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.mu.term == 0 || !d.mu.opened && !d.mu.fresh {
@@ -43,7 +46,7 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, from s
 		}
 		s.epoch, s.last = max(s.epoch+1, d.mu.term<<epochTermShift|1), agent
 		s.lease = lease{agent: agent, node: node, epoch: s.epoch, assigned: nowMillis,
-			expires: nowMillis + s.brief.LeaseMillis, confirmBy: nowMillis + confirmMillis, from: from}
+			expires: nowMillis + s.brief.LeaseMillis, confirmBy: nowMillis + confirmMillis}
 		d.mu.leased++
 		d.rearm(i)
 		out = append(out, grant{id: s.brief.ID, epoch: s.epoch, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1})
@@ -190,7 +193,7 @@ func (d *desk) settling(id ledger.TaskID, agent string, epoch uint64, nowMillis 
 	if started == 0 {
 		started = s.lease.assigned // complete and fail imply start
 	}
-	return s.lease.assigned, started, s.lease.from, v
+	return s.lease.assigned, started, s.lease.from(), v
 }
 
 // overlay is what the desk adds to a task's replicated state.

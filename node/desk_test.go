@@ -105,7 +105,7 @@ func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		s.desk.applied([]ledger.Event{{Brief: brief}})
 	case "lease":
-		for _, g := range s.desk.leaseTo([]sched.Handle{s.handles[id]}, agent, 9, "", at, nil) {
+		for _, g := range s.desk.leaseTo([]sched.Handle{s.handles[id]}, agent, 9, at, nil) {
 			fmt.Fprintf(&s.out, "granted %s epoch %s attempt %d\n", name(g.id), epochText(g.epoch), g.attempt)
 		}
 	case "renew":

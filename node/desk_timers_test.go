@@ -56,7 +56,7 @@ func TestDeskTimers(t *testing.T) {
 		})
 		task("deadline", func(b *ledger.Brief) { b.DeadlineMillis = in(5 * time.Hour) })
 		task("raised", func(b *ledger.Brief) { b.DeadlineMillis = in(40 * time.Minute) })
-		if len(d.leaseTo([]sched.Handle{handles[leased]}, "a", 1, "", now(), nil)) != 1 {
+		if len(d.leaseTo([]sched.Handle{handles[leased]}, "a", 1, now(), nil)) != 1 {
 			t.Fatal("not leased")
 		}
 		d.confirm(leased, d.mu.slots[0].epoch)

@@ -35,10 +35,18 @@ type seat struct {
 	mu       struct {
 		sync.Mutex
 		idle    []*sched.Worker
-		waiting map[*sched.Worker]struct{}
+		waiting map[*sched.Worker]parking
+		parcels []parcel
 		closed  bool
 		turn    int
 	}
+}
+
+// parking is a lease call that waits for up to room tasks that caps can do.
+type parking struct {
+	room  int
+	caps  []string
+	since int64 // ms
 }
 
 // worker takes a scheduler worker for one lease call.
@@ -68,14 +76,19 @@ func (s *seat) done(w *sched.Worker) {
 	}
 }
 
-func (s *seat) wait(w *sched.Worker, on bool) {
+func (s *seat) wait(w *sched.Worker, p parking) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if on {
-		s.mu.waiting[w] = struct{}{}
-	} else {
-		delete(s.mu.waiting, w)
+	s.mu.waiting[w] = p
+	if len(s.mu.parcels) > 0 { // partner: deliver leaves it, then looks who waits
+		w.Wake()
 	}
+}
+
+func (s *seat) unwait(w *sched.Worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.waiting, w)
 }
 
 // wake rouses up to n parked workers to look at the peers; it returns how many.
@@ -161,6 +174,9 @@ func (n *core) Lease(ctx context.Context, req api.LeaseRequest) (api.Leases, err
 
 // leaseOnce takes up to room tasks, or waits for the first if told to.
 func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, caps []string, room int, wait bool) []api.Lease {
+	if stolen := s.unpack(room); stolen != nil {
+		return stolen
+	}
 	if len(s.limits.caps) > 0 {
 		w.UpdateCapabilities(caps)
 	}
@@ -203,8 +219,9 @@ func (n *core) take(ctx context.Context, s *seat, w *sched.Worker, caps []string
 // park waits until the scheduler has work for w, a peer says it has, or ctx
 // ends.
 func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, caps []string, room int) []grant {
-	s.wait(w, true)
-	defer s.wait(w, false)
+	s.wait(w, parking{room: room, since: n.nowMillis(), caps: caps})
+	defer s.unwait(w)
+	n.thieves.parked()
 	if n.depths.best(caps) != 0 { // a hint that came before the wait was announced
 		if got := n.steal(ctx, s, caps, room); len(got) > 0 {
 			return got
@@ -229,7 +246,7 @@ func (n *core) leaseHandles(hs []sched.Handle, agent string, node uint64) []gran
 			k++
 		}
 		if d := n.desk(shard); d != nil {
-			out = d.leaseTo(hs[:k], agent, node, "", now, out)
+			out = d.leaseTo(hs[:k], agent, node, now, out)
 		}
 		hs = hs[k:]
 	}
@@ -250,6 +267,7 @@ type stolen struct {
 	LeaseMillis int64         `json:"lease_ms"`
 	Attempt     uint32        `json:"attempt"`
 	Logged      bool          `json:"logged,omitempty"`
+	Theft       *theft        `json:"theft,omitempty"`
 }
 
 // steal asks the peer with the oldest fitting work for a batch of leases; no
@@ -265,11 +283,7 @@ func (n *core) steal(ctx context.Context, s *seat, caps []string, room int) []gr
 		n.depths.spent(id, caps) // until it says again that it has work
 		return nil
 	}
-	out := make([]grant, len(got))
-	for i, g := range got {
-		out[i] = grant{id: g.ID, epoch: g.Epoch, leaseMillis: g.LeaseMillis, attempt: g.Attempt, logged: g.Logged}
-	}
-	return out
+	return grantsOf(got)
 }
 
 // serveSteal gives a peer's agent leases on what is queued here.
@@ -310,6 +324,7 @@ func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Leas
 			refused = append(refused, g)
 			continue
 		}
+		g.action, g.target = lease.Action, lease.Target
 		capability := ""
 		if perCapability {
 			capability = lease.Action + ":" + lease.Target

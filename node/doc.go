@@ -19,7 +19,8 @@
 //	replicated (ledger)    tasks, keys, attempts, ended epochs, agents, nodes, audit
 //	leader's memory (desk) open leases, their expiry, start and progress
 //	node's memory          which tasks its agents hold (holds), who is connected
-//	                       (sessions), what waits at the peers (depths)
+//	                       (sessions), what waits (depths) and idles at the
+//	                       peers (lifelines.go, theft.go: work that is stolen)
 //
 // A desk dies with its leader. The next one asks every reachable node what its
 // agents hold before it gives anything away; what nobody reports is given
@@ -57,8 +58,7 @@
 //   - Epochs of a task increase strictly: term first, then the desk's counter.
 //   - Gossip and peers' depths are hints: every decision is checked by the
 //     desk or the ledger.
-//   - An operation between nodes is idempotent, or what it gave comes back by
-//     itself (an unconfirmed lease after confirmMillis).
+//   - An operation between nodes is idempotent, or undone (handback.go).
 //
 // # Goroutines
 //

@@ -23,6 +23,10 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.serveSteal), nil
 	case methodHeld:
 		return serve(ctx, body, n.heldHere), nil
+	case methodRob:
+		return serve(ctx, body, n.serveRob), nil
+	case methodTransfer:
+		return serve(ctx, body, n.transferHere), nil
 	case methodGiveBack:
 		return serve(ctx, body, n.giveBackHere), nil
 	case methodElsewhere:
@@ -67,6 +71,10 @@ func (n *core) notified(from uint64, kind uint8, body []byte) {
 		}
 	case notifyDepths:
 		n.heard(from, body)
+	case notifyIdle:
+		n.thieves.idleHeard(from, body)
+	case notifySpare:
+		n.thieves.spareHeard(from, body)
 	case notifySession:
 		n.sessionElsewhere(from, string(body))
 	case notifyLeads:

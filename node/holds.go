@@ -11,10 +11,12 @@ import (
 // shard leader asks for it before it dispatches anything; an agent whose task
 // ended without it is told.
 type holds struct {
-	mu struct {
+	rested func() // called with the lock held when an agent has begun with all it holds
+	mu     struct {
 		sync.Mutex
 		byTask  map[ledger.TaskID]hold
 		byAgent map[string]int
+		begun   map[string]int // of them, those the agent said it began with
 		// reserved is room that lease calls under way may fill.
 		reserved map[string]int
 		freed    map[string]chan struct{}  // by agent: closed when a task was let go
@@ -31,12 +33,18 @@ type hold struct {
 	leaseMillis int64  // 0: not known here
 	renewAt     int64  // ms; for agents whose session renews
 	capability  string // "": not known, or of no matter
+
+	action, target string // empty: not known here
+	since          int64  // held since, ms
+	asked          int64  // to return it, ms; 0: never
+	theft          *theft // nil: it was not stolen
+	begun          bool   // its agent said that it began with it
 }
 
 func newHolds() *holds {
 	h := &holds{}
 	h.mu.byTask = map[ledger.TaskID]hold{}
-	h.mu.byAgent = map[string]int{}
+	h.mu.byAgent, h.mu.begun = map[string]int{}, map[string]int{}
 	h.mu.reserved = map[string]int{}
 	h.mu.freed, h.mu.uses, h.mu.byCap = map[string]chan struct{}{}, map[string]*use{}, map[string]map[string]int{}
 	h.mu.promised = map[promiseTo]time.Time{}
@@ -53,26 +61,35 @@ func (h *holds) add(id ledger.TaskID, agent, capability string, epoch uint64, le
 	h.enter(id, agent, capability, epoch, leaseMillis, nowMillis)
 }
 
-// enter is add with the lock held.
-func (h *holds) enter(id ledger.TaskID, agent, capability string, epoch uint64, leaseMillis, nowMillis int64) {
-	old, ok := h.mu.byTask[id]
-	if ok && old.epoch > epoch {
-		return
+// enter is add with the lock held; it returns the lease as entered, nil when a
+// newer one stands.
+func (h *holds) enter(id ledger.TaskID, agent, capability string, epoch uint64, leaseMillis, nowMillis int64) *hold {
+	x, ok := h.mu.byTask[id]
+	if ok && x.epoch > epoch {
+		return nil
 	}
 	if ok {
-		h.less(&old)
-		if capability == "" {
-			capability = old.capability
-		}
+		h.less(&x)
 	}
-	if leaseMillis == 0 {
-		leaseMillis = old.leaseMillis
+	if !ok || x.epoch != epoch || x.agent != agent {
+		x = hold{agent: agent, epoch: epoch, leaseMillis: x.leaseMillis, capability: x.capability, since: nowMillis}
 	}
-	h.mu.byTask[id] = hold{agent: agent, epoch: epoch, leaseMillis: leaseMillis, renewAt: nowMillis + leaseMillis/renewParts, capability: capability}
+	if capability != "" {
+		x.capability = capability
+	}
+	if leaseMillis != 0 {
+		x.leaseMillis = leaseMillis
+	}
+	x.renewAt = nowMillis + x.leaseMillis/renewParts
+	h.mu.byTask[id] = x
 	h.mu.byAgent[agent]++
 	if of := h.mu.byCap[agent]; of != nil {
-		of[capability]++
+		of[x.capability]++
 	}
+	if x.begun {
+		h.mu.begun[agent]++
+	}
+	return &x
 }
 
 // renewParts is how often a lease is renewed before it would end.
@@ -161,6 +178,12 @@ func (h *holds) less(x *hold) {
 		}
 		h.mu.uses[x.agent].wake()
 	}
+	if x.begun {
+		if h.mu.begun[x.agent]--; h.mu.begun[x.agent] <= 0 {
+			delete(h.mu.begun, x.agent)
+		}
+	}
+	h.rest(x.agent)
 }
 
 // drop forgets a task held at epoch or before.

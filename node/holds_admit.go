@@ -1,6 +1,8 @@
 package node
 
-import "github.com/quorate/quorate/ledger"
+import (
+	"github.com/quorate/quorate/ledger"
+)
 
 // word is what this node told of leases it does not hold.
 type word struct {
@@ -35,7 +37,10 @@ func (h *holds) admit(g *grant, agent, capability string, nowMillis int64) bool 
 	if !h.fits(agent, capability) {
 		return false
 	}
-	h.enter(g.id, agent, capability, g.epoch, g.leaseMillis, nowMillis)
+	if x := h.enter(g.id, agent, capability, g.epoch, g.leaseMillis, nowMillis); x != nil {
+		x.action, x.target, x.theft = g.action, g.target, g.theft
+		h.mu.byTask[g.id] = *x
+	}
 	return true
 }
 
@@ -47,7 +52,7 @@ func (h *holds) told(shard uint32, term, node uint64) (out []report) {
 	h.mu.word.terms[shard] = max(h.mu.word.terms[shard], term)
 	for id, x := range h.mu.byTask {
 		if id.Shard() == shard {
-			out = append(out, report{id: id, agent: x.agent, node: node, epoch: x.epoch})
+			out = append(out, report{id: id, agent: x.agent, node: node, epoch: x.epoch, theft: x.theft})
 		}
 	}
 	return out

@@ -61,6 +61,7 @@ var (
 	descStalls   = prometheus.NewDesc("quorate_l5_disk_stalls_total", "How often log writes began to take too long.", nil, nil)
 	descPending  = prometheus.NewDesc("quorate_l5_log_write_pending_seconds", "How long the log write that is waited for has been on its way.", nil, nil)
 	descStuck    = prometheus.NewDesc("quorate_l7_rollbacks_unsettled", "Failed rollbacks of shards led here that nobody has settled.", nil, nil)
+	descSteals   = prometheus.NewDesc("quorate_l5_steals_total", "Tasks that idle agents stole, of shards led here, by the nodes of the victim and the thief.", []string{"from", "to"}, nil)
 	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
 	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
 )
@@ -114,6 +115,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		if n.peers.Up(v.RaftID) {
 			up++
 		}
+	}
+	for _, s := range n.counts.list().Nodes {
+		ch <- prometheus.MustNewConstMetric(descSteals, prometheus.CounterValue, float64(s.Tasks), s.From, s.To)
 	}
 	gauge(descStuck, float64(stuck))
 	gauge(descPeers, float64(up))

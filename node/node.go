@@ -459,6 +459,7 @@ func (n *Node) PeerUp(id uint64) {
 	if c := n.core.Load(); c != nil {
 		n.cfg.Logger.Info("peer connected", "layer", 2, "peer", c.nodeName(id))
 		c.leadsNews()
+		c.thieves.peerUp(id)
 	}
 }
 

@@ -61,6 +61,10 @@ func renderSpec(s *ledger.Spec) api.TaskSpec {
 	return t
 }
 
+// l5Stolen is an assigned task's state in the Coordination Protocol's words, if
+// its agent stole it.
+const l5Stolen = "STOLEN"
+
 // renderTask lays the desk's lease over a task's replicated state.
 func (n *core) renderTask(t *ledger.Task) api.Task {
 	out := api.Task{TaskID: t.ID.String(), TaskSpec: renderSpec(&t.Spec), Epoch: t.Epoch, Attempts: int(t.Attempts),
@@ -73,6 +77,7 @@ func (n *core) renderTask(t *ledger.Task) api.Task {
 	renderTxn(&out, t)
 	if d := n.desk(t.ID.Shard()); d != nil && state == ledger.StateRunning {
 		if l, _, ok := d.overlay(t.ID); ok {
+			out.StolenFrom = l.from()
 			out.LeaseExpires, out.Progress, out.Attempts = timePtr(l.expires), l.progress, int(t.Attempts)+1
 		}
 	} else if d != nil && !state.Terminal() {
@@ -81,11 +86,15 @@ func (n *core) renderTask(t *ledger.Task) api.Task {
 			if l.started != 0 {
 				state = ledger.StateRunning
 			}
+			out.StolenFrom = l.from()
 			out.AgentID, out.Epoch, out.Attempts = l.agent, epoch, int(t.Attempts)+1
 			out.LeaseExpires, out.Progress = timePtr(l.expires), l.progress
 		}
 	}
 	out.State, out.L5, out.L7 = state.String(), state.L5(), state.L7()
+	if out.StolenFrom != "" && state == ledger.StateAssigned {
+		out.L5 = l5Stolen
+	}
 	return out
 }
 

@@ -217,6 +217,10 @@ func (n *core) claimMany(ctx context.Context, agent string, list []api.HeldClaim
 						continue
 					}
 					n.holds.add(part[i].ID, agent, known[i], part[i].Epoch, a.LeaseMillis, n.nowMillis())
+					if part[i].Verb != "renew" {
+						n.holds.begin(part[i].ID, part[i].Epoch)
+						n.recalls.answered(part[i].ID, part[i].Epoch, false)
+					}
 				}
 				mu.Unlock()
 			}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
@@ -320,6 +321,7 @@ type session struct {
 	opened time.Time
 	work   bool // its node renews what the agent holds
 	turn   uint32
+	room   atomic.Int64 // tasks it asks for beside those it has, as last heard
 }
 
 // sessionQueue bounds the revocations waiting for a slow reader; one that is

@@ -25,6 +25,7 @@ type stats struct {
 	Tasks    map[string]int        `json:"tasks"`
 	Queue    map[string]queueStats `json:"queue"`
 	Disk     api.DiskStatus        `json:"disk"`
+	Steals   api.Steals            `json:"steals"`
 }
 
 type queueStats struct {
@@ -36,7 +37,7 @@ type queueStats struct {
 const statsTimeout = time.Second
 
 func (n *core) statsHere(context.Context, struct{}) (stats, error) {
-	s := stats{NodeID: n.id.NodeID, Version: Version(), Sessions: len(n.sessions.all()), Tasks: map[string]int{}, Queue: map[string]queueStats{}, Disk: n.diskStatus()}
+	s := stats{NodeID: n.id.NodeID, Version: Version(), Sessions: len(n.sessions.all()), Tasks: map[string]int{}, Queue: map[string]queueStats{}, Disk: n.diskStatus(), Steals: n.counts.list()}
 	counts := map[string]*deskCounts{}
 	for _, st := range n.store.Status() {
 		if st.Leader != n.id.RaftID {
@@ -153,6 +154,7 @@ func (n *core) Cluster(ctx context.Context) (api.Cluster, error) {
 	led := map[uint32]api.ShardStatus{}
 	queue := map[string]queueStats{}
 	for _, s := range all {
+		c.Steals = addSteals(c.Steals, s.Steals)
 		for _, sh := range s.Led {
 			if old, ok := led[sh.Shard]; !ok || old.Term < sh.Term {
 				led[sh.Shard] = sh

@@ -46,7 +46,7 @@ func TestDeadlinePromotes(t *testing.T) {
 			task(ledger.PriorityHigh, 0)
 			d.due(now)
 			for n := w.TryTake(buf); n > 0; n = w.TryTake(buf) {
-				if got := d.leaseTo(buf, "a", 1, "", now, nil); len(got) == 1 {
+				if got := d.leaseTo(buf, "a", 1, now, nil); len(got) == 1 {
 					if got[0].id == low {
 						given = now
 					}

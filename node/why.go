@@ -77,10 +77,19 @@ func (n *core) whyGiven(w *api.Why, t *api.Task, id ledger.TaskID) {
 	if d := n.desk(id.Shard()); d != nil {
 		c = d.choiceOf(id)
 	}
+	var stolen string
+	if d := n.desk(id.Shard()); d != nil {
+		l, _, _ := d.overlay(id)
+		stolen = l.say()
+	}
 	if c != nil {
 		w.Summary = c.say(t.AgentID)
-	} else if !t.SelfLeased {
+	} else if !t.SelfLeased && stolen == "" {
 		w.Details = append(w.Details, "it was given before this node led its shard: what it was chosen by is not known any more")
+	}
+	if stolen != "" {
+		w.Details = append(w.Details, w.Summary)
+		w.Summary = stolen
 	}
 	if t.LeaseExpires != nil {
 		w.Details = append(w.Details, fmt.Sprintf("epoch %d, lease until %s", t.Epoch, t.LeaseExpires.Format(time.RFC3339)))

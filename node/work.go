@@ -142,6 +142,7 @@ func (w *work) Welcome() (api.WorkWelcome, []api.SessionEvent) { return w.welcom
 // Take waits for up to limit tasks; none when ctx ends.
 func (w *work) Take(ctx context.Context, limit int) ([]api.Lease, error) {
 	for ctx.Err() == nil && w.n.ctx.Err() == nil {
+		w.session.room.Store(int64(limit))
 		got, err := w.n.Lease(ctx, api.LeaseRequest{AgentID: w.agent, Max: min(limit, MaxLeases), WaitSeconds: maxLeaseWait.Seconds()})
 		if err == nil && len(got.Tasks) == 0 {
 			continue
@@ -155,6 +156,8 @@ func (w *work) Take(ctx context.Context, limit int) ([]api.Lease, error) {
 			w.Return(back)
 			return nil, nil
 		default:
+			w.session.room.Store(int64(max(limit-len(got.Tasks), 0)))
+			w.n.thieves.handed()
 			return got.Tasks, err
 		}
 	}
@@ -165,6 +168,7 @@ func (w *work) Take(ctx context.Context, limit int) ([]api.Lease, error) {
 func (w *work) Settle(ctx context.Context, list []api.Settlement) ([]api.SettleVerdict, error) {
 	for i := range list {
 		list[i].AgentID = w.agent // a session speaks for nobody else
+		w.n.ended(w.agent, &list[i])
 	}
 	return w.n.Settle(ctx, w.agent, list)
 }
@@ -191,7 +195,9 @@ func (w *work) Return(list []api.Held) {
 	var back []grant
 	for _, h := range list {
 		if id, err := w.n.claimed(h.TaskID, w.agent, h.Epoch); err == nil && w.n.holds.yield(id, w.agent, h.Epoch) {
-			back = append(back, grant{id: id, epoch: h.Epoch})
+			if !w.n.recalls.answered(id, h.Epoch, true) {
+				back = append(back, grant{id: id, epoch: h.Epoch})
+			}
 		}
 	}
 	w.n.handBack(back)

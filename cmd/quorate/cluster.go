@@ -79,8 +79,29 @@ func (c *statusCmd) Run(ctx context.Context, con console) error {
 		fmt.Fprintln(w)
 		table(w, "CAPABILITY QUEUED LEASED DELAYED OLDEST WORKERS", rows)
 	}
+	printSteals(con, v.Steals)
 	fmt.Fprintf(w, "\ntasks   %s\nagents  %s\n", counts(v.Tasks), counts(v.Agents))
 	return nil
+}
+
+// printSteals tells between which nodes tasks were stolen, and the agents with
+// most of it.
+func printSteals(con console, s api.Steals) {
+	if len(s.Nodes) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, p := range s.Nodes {
+		rows = append(rows, []string{p.From, p.To, strconv.FormatUint(p.Tasks, 10)})
+	}
+	fmt.Fprintln(con.out)
+	table(con.out, "STOLEN-FROM BY TASKS", rows)
+	rows = nil
+	for _, a := range s.Agents {
+		rows = append(rows, []string{a.AgentID, strconv.FormatUint(a.Stole, 10), strconv.FormatUint(a.StolenFrom, 10)})
+	}
+	fmt.Fprintln(con.out)
+	table(con.out, "AGENT STOLE LOST", rows)
 }
 
 // voters lists where a shard is, learners with a plus; an arrow where it should

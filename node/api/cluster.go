@@ -18,6 +18,27 @@ type Cluster struct {
 	Queue     []QueueStatus  `json:"queue"`
 	Tasks     map[string]int `json:"tasks_by_state"`
 	Agents    map[string]int `json:"agents_by_state"`
+	Steals    Steals         `json:"steals" doc:"Tasks that idle agents took from others, since the nodes started"`
+}
+
+// Steals counts tasks that agents stole.
+type Steals struct {
+	Nodes  []NodeSteals  `json:"nodes,omitempty" doc:"By the nodes of the victim and the thief"`
+	Agents []AgentSteals `json:"agents,omitempty" doc:"The agents with most"`
+}
+
+// NodeSteals counts tasks that went from agents of one node to agents of another, or the same.
+type NodeSteals struct {
+	From  string `json:"from"`
+	To    string `json:"to"`
+	Tasks uint64 `json:"tasks"`
+}
+
+// AgentSteals counts the tasks an agent stole, and those stolen from it.
+type AgentSteals struct {
+	AgentID    string `json:"agent_id"`
+	Stole      uint64 `json:"stole"`
+	StolenFrom uint64 `json:"stolen_from"`
 }
 
 // NodeStatus is one peer.

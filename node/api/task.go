@@ -55,6 +55,7 @@ type Task struct {
 	Result       json.RawMessage `json:"result,omitempty"`
 	LastError    string          `json:"error,omitempty" doc:"Why the last attempt failed"`
 	Progress     json.RawMessage `json:"progress,omitempty" doc:"What the holder last reported; volatile"`
+	StolenFrom   string          `json:"stolen_from,omitempty" doc:"Whom the present holder took it from; volatile"`
 	LeaseExpires *time.Time      `json:"lease_expires_at,omitempty"`
 	ReadyAt      *time.Time      `json:"ready_at,omitempty"`
 	CreatedAt    time.Time       `json:"created_at"`

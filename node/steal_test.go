@@ -1,0 +1,132 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/client"
+)
+
+// An idle agent takes what another has and did not begin with, at the same
+// node and across nodes; the theft is in the audit log with both loads, and
+// why, the state view, status and metrics tell of it.
+func TestIdleSteals(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	for i, thief := range []*Node{c.nodes[0], c.nodes[1]} {
+		t.Run(fmt.Sprint("at node ", i+1), func(t *testing.T) { c.idleSteals(t, thief, fmt.Sprint("do:it", i)) })
+	}
+	c.equalLedgers()
+}
+
+func (c *testCluster) idleSteals(t *testing.T, at *Node, capability string) {
+	const tasks = 9
+	release := make(chan struct{})
+	var once sync.Once
+	free := func() { once.Do(func() { close(release) }) }
+	defer free()
+	handler := func(ctx context.Context, task *client.Task) (any, error) {
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return task.Epoch, context.Cause(ctx)
+	}
+	action, target, _ := api.SplitCapability(capability)
+	busy, thief := "busy-"+target, "thief-"+target
+	working(t, clientOf(t, c.nodes[0]), client.WorkConfig{Manifest: manifest(busy, 0, capability), Handler: handler, Concurrency: 1, Credit: tasks})
+	var ids []string
+	for k := range tasks {
+		ids = append(ids, c.submit(c.nodes[2], api.TaskSpec{Action: action, Target: target, IdempotencyKey: fmt.Sprint(capability, k)}))
+	}
+	hold := func(agent string, least int) {
+		c.eventually(agent+" holds its share", func() error {
+			if n := len(c.heldBy(agent)); n < least {
+				return fmt.Errorf("%d tasks", n)
+			}
+			return nil
+		})
+	}
+	hold(busy, tasks)
+	working(t, clientOf(t, at), client.WorkConfig{Manifest: manifest(thief, 0, capability), Handler: handler, Concurrency: 1, Credit: 3})
+	hold(thief, 3)
+	var stolen []api.Task
+	for _, task := range c.heldBy(thief) {
+		if task.L5 != "STOLEN" && task.State == "assigned" || task.StolenFrom != busy {
+			t.Errorf("%+v", task)
+		}
+		stolen = append(stolen, task)
+		if w, err := c.nodes[1].Why(t.Context(), task.TaskID); err != nil || !strings.HasPrefix(w.Summary, "stolen by "+thief+" (load ") || !strings.Contains(w.Summary, "from "+busy+" (load ") {
+			t.Errorf("%v %+v", err, w)
+		}
+	}
+	if len(c.heldBy(busy)) == 0 {
+		t.Error("everything was stolen: what an agent has begun with is its own")
+	}
+	free()
+	for _, id := range ids {
+		task, err := c.nodes[0].Task(t.Context(), id, 20*time.Second)
+		if err != nil || task.State != "completed" || task.Attempts != 1 {
+			t.Errorf("%v %+v", err, task)
+		}
+	}
+	for i := range stolen {
+		c.recorded(&stolen[i], busy, thief)
+	}
+	v, err := c.nodes[2].Cluster(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range v.Steals.Agents {
+		if a.AgentID == thief && a.Stole >= 3 {
+			return
+		}
+	}
+	t.Errorf("status tells of %+v", v.Steals)
+}
+
+// recorded checks what the audit log has of a stolen task.
+func (c *testCluster) recorded(s *api.Task, busy, thief string) {
+	t := c.t
+	t.Helper()
+	var page api.RecordPage
+	c.eventually("its end is recorded at this node too", func() (err error) {
+		page, err = c.nodes[1].Audit(t.Context(), api.AuditFilter{Shard: -1, TaskID: s.TaskID, Limit: 100})
+		if n := len(page.Records); err == nil && (n == 0 || page.Records[n-1].Verb != "complete") {
+			err = fmt.Errorf("%d records", n)
+		}
+		return err
+	})
+	var verbs []string
+	for _, r := range page.Records {
+		if verbs = append(verbs, r.Verb); r.Verb == "stolen" && r.Epoch == s.Epoch && (r.AgentID != thief || r.StolenFrom != busy || r.StolenFromLoad <= 800 || r.StolenToLoad >= 800) {
+			t.Errorf("%+v", r)
+		}
+		if r.Verb == "complete" && r.AgentID == thief && r.StolenFrom != busy {
+			t.Errorf("%+v", r)
+		}
+	}
+	if got := strings.Join(verbs, " "); got != "submit stolen complete" && got != "submit stolen stolen complete" { // the busy one idles in the end
+		t.Errorf("records of a stolen task: %s", got)
+	}
+}
+
+// heldBy lists the tasks an agent holds.
+func (c *testCluster) heldBy(agent string) (out []api.Task) {
+	c.t.Helper()
+	page, err := c.nodes[0].Tasks(c.t.Context(), api.TaskFilter{States: []string{"assigned", "running"}, Limit: 1000})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, task := range page.Tasks {
+		if task.AgentID == agent {
+			out = append(out, task)
+		}
+	}
+	return out
+}
