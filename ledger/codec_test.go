@@ -46,6 +46,8 @@ func fullCommands() []Command {
 			Members: []Node{node, {RaftID: 2, NodeID: "n2"}}, EpochFloor: 1<<53 - 1, Source: "backup of 2026-11-23"},
 		&AuditFormat{Version: 2},
 		&Evict{BeforeMillis: 1_790_000_000_000, IDs: []TaskID{id, parent}},
+		&EvictSettled{BeforeMillis: 1_790_000_000_000, IDs: []TaskID{id, parent}},
+		&FleetRetention{Fleet: "fleet", Remove: true, TaskMillis: 72 * 3600_000, KeyMillis: 24 * 3600_000, By: "bob"},
 		&Erase{ID: id, By: "bob", Reason: "request 7"},
 		&NodeKey{RaftID: 7, Key: "n1.0000000000000007+01234567+AQ=="},
 		&PlacementInit{Members: []uint64{1<<63 - 1, 2}},

@@ -41,6 +41,7 @@ const (
 	kindAuditFormat kind = iota + 40
 	kindErase
 	kindEvict
+	kindEvictSettled
 )
 
 const (
@@ -54,6 +55,7 @@ const (
 
 const (
 	kindNodeKey kind = iota + 90
+	kindFleetRetention
 )
 
 func newCommand(k kind) Command {
@@ -80,6 +82,10 @@ func newCommand(k kind) Command {
 		return new(NodeKey)
 	case kindEvict:
 		return new(Evict)
+	case kindEvictSettled:
+		return new(EvictSettled)
+	case kindFleetRetention:
+		return new(FleetRetention)
 	case kindErase:
 		return new(Erase)
 	case kindAuditFormat:

@@ -54,6 +54,8 @@ type Control struct {
 	packs    []Pack    // by name
 	bindings []Binding // by fleet
 
+	retentions []Retention // by fleet
+
 	dirty  []rowName // rows changed since the last Freeze
 	events []AgentEvent
 }

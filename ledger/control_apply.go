@@ -42,6 +42,8 @@ func (c *Control) decide(b []byte) Outcome {
 		return c.agentDeregister(x)
 	case *NodeKey:
 		return c.nodeKey(x)
+	case *FleetRetention:
+		return c.fleetRetention(x)
 	case *AuditFormat:
 		return c.journal.setFormat(x, c.index, c.now)
 	}

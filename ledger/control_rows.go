@@ -16,6 +16,7 @@ import (
 //	'x' raft ID u64 BE  (nothing more): a removed node
 //	'q' name            a rule pack: name, text (byte string), by, entered at
 //	'b' fleet           its packs: fleet, names
+//	'r' fleet           its retention: fleet, tasks, keys (ms each), by, set at
 //	'a' agent ID        ID, manifest, capabilities, max tasks, state u8, reason, incarnation, registered at, updated at
 //
 // Meta: version u8 (2: and that of audit records, u8), ledger time, records,
@@ -28,6 +29,8 @@ const (
 	rowAgent   = 'a'
 	rowPack    = 'q'
 	rowBinding = 'b'
+
+	rowRetention = 'r'
 )
 
 type rowName struct {
@@ -92,6 +95,11 @@ func (c *Control) row(d rowName) []byte {
 		return b
 	case rowPack, rowBinding:
 		return c.packRow(d, b)
+	case rowRetention:
+		if i, ok := c.retentionAt(d.name); ok {
+			return c.retentions[i].append(b)
+		}
+		return nil
 	}
 	if d.prefix != rowAgent {
 		return c.memberRow(b, d)
@@ -183,6 +191,11 @@ func (c *Control) restoreRow(key, value []byte) error {
 		name = a.ID
 	case rowPack, rowBinding:
 		name = c.restorePackRow(key[0], &r)
+	case rowRetention:
+		var p Retention
+		p.read(&r)
+		c.retentions = append(c.retentions, p)
+		name = p.Fleet
 	default:
 		name = c.restoreMemberRow(key[0], &r)
 	}
@@ -219,6 +232,10 @@ func (c *Control) Digest() uint64 {
 	}
 	for _, a := range c.agents {
 		buf = a.append(buf[:0])
+		h = hashBytes(h, buf)
+	}
+	for i := range c.retentions { // none: clusters without them keep their digests
+		buf = c.retentions[i].append(buf[:0])
 		h = hashBytes(h, buf)
 	}
 	return c.packDigest(c.membership.digest(h))

@@ -39,7 +39,13 @@ func (t *Tasks) decideAudit(k kind, r *reader) Outcome {
 		var c Evict
 		c.read(r)
 		t.whole(r)
-		return t.evict(&c)
+		return t.evict(&c, false)
+	}
+	if k == kindEvictSettled {
+		var c EvictSettled
+		c.read(r)
+		t.whole(r)
+		return t.evict((*Evict)(&c), true)
 	}
 	var c AuditFormat
 	c.read(r)

@@ -5,7 +5,7 @@ import "fmt"
 // Evict takes ended tasks, with their idempotency keys, out of the state for
 // ever. Whoever leads the shard proposes it when their time is over; a task
 // that has not ended before BeforeMillis stays, and so does one that belongs
-// to a transaction, whose parts refer to one another. The audit records of an
+// to a transaction ([EvictSettled] takes those). The audit records of an
 // evicted task stay.
 type Evict struct {
 	BeforeMillis int64
@@ -13,6 +13,22 @@ type Evict struct {
 }
 
 const maxEvict = 1024
+
+// EvictSettled is Evict for tasks of transactions, too, once nothing is left
+// to settle about them. (Evict goes on to let them be: old logs have it.)
+type EvictSettled Evict
+
+func (*EvictSettled) kind() kind { return kindEvictSettled }
+
+// Append implements Command.
+func (c *EvictSettled) Append(dst []byte) []byte {
+	at := len(dst)
+	dst = (*Evict)(c).Append(dst)
+	dst[at+1] = uint8(kindEvictSettled)
+	return dst
+}
+
+func (c *EvictSettled) read(r *reader) { (*Evict)(c).read(r) }
 
 func (*Evict) kind() kind { return kindEvict }
 
@@ -36,14 +52,18 @@ func (c *Evict) read(r *reader) {
 	}
 }
 
-func (t *Tasks) evict(c *Evict) Outcome {
+func (t *Tasks) evict(c *Evict, txns bool) Outcome {
 	if len(c.IDs) > maxEvict {
 		return Outcome{Code: Invalid, Detail: fmt.Sprintf("%d tasks, at most %d", len(c.IDs), maxEvict)}
 	}
 	n := 0
 	for _, id := range c.IDs {
 		i, e := t.find(id)
-		if e == nil || !e.state.Terminal() || e.completed >= c.BeforeMillis || e.x != nil {
+		if e != nil && i == 0 { // settled looks for another one
+			own := *e
+			e = &own
+		}
+		if e == nil || !e.state.Terminal() || e.completed >= c.BeforeMillis || e.x != nil && !(txns && t.settled(e)) {
 			continue
 		}
 		if i == 0 { // it had left memory
@@ -57,7 +77,7 @@ func (t *Tasks) evict(c *Evict) Outcome {
 			e.key = [16]byte{}
 		}
 		e.flags |= flagEvicted // it stays in memory, seen by nobody, until the checkpoint lacks it
-		e.result, e.spec, e.err = nil, nil, ""
+		e.result, e.spec, e.err, e.x = nil, nil, "", nil
 		t.touch(i, e)
 		n++
 	}
@@ -67,6 +87,21 @@ func (t *Tasks) evict(c *Evict) Outcome {
 	t.rec = Record{Verb: VerbEvict, Index: t.index, TimeMillis: t.now, Detail: fmt.Sprintf("%d tasks that ended before %d", n, c.BeforeMillis)}
 	t.journal.write(&t.rec)
 	return Outcome{}
+}
+
+// settled says that nothing can ask for an ended transaction any more, but a
+// human who undoes what was done: whoever evicts it decided that that time is
+// over. A saga that stopped, and a rollback that failed, wait for a human.
+func (t *Tasks) settled(e *entry) bool {
+	x := e.x
+	if x.Stuck || x.Role == RoleSaga && e.state == StateFailed {
+		return false
+	}
+	if x.Role != RoleVerify && x.Role != RoleRollback {
+		return true
+	}
+	_, of := t.find(x.Of) // a hook is tried again as long as its task needs it
+	return of == nil || of.state.Terminal() && (of.x == nil || !of.x.Stuck)
 }
 
 // revive gives the place of an evicted task to a new one with its ID; 0 when

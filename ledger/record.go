@@ -118,6 +118,7 @@ const (
 	VerbNodeKey         = "node_key"
 	VerbErase           = "erase"
 	VerbEvict           = "evict"
+	VerbFleetRetention  = "fleet_retention"
 	VerbCompliance      = "compliance" // what rule packs decided about an intent
 	VerbPackPut         = "pack_put"
 	VerbPackRemove      = "pack_remove"

@@ -68,7 +68,8 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 			c = &Timeout{ID: pick()}
 		case 13:
 			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"},
-				&Evict{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}}}[r.IntN(3)]
+				&Evict{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}},
+				&EvictSettled{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}}}[r.IntN(4)]
 		case 14:
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:

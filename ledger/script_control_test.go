@@ -44,6 +44,8 @@ func (s *script) controlCommand(t *testing.T, name string) Command {
 		return &PackRemove{Name: s.text("pack", ""), By: s.text("by", "")}
 	case "bind":
 		return &FleetBind{Fleet: s.text("fleet", ""), Packs: s.list2("packs"), By: s.text("by", "")}
+	case "retention":
+		return &FleetRetention{Fleet: s.text("fleet", ""), Remove: s.args["remove"] != "", TaskMillis: s.num("tasks", 0), KeyMillis: s.num("keys", 0), By: s.text("by", "")}
 	case "submit": // not of this shard
 		return &Due{}
 	}
@@ -85,6 +87,10 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 		}
 		for _, x := range s.control.Bindings() {
 			fmt.Fprintf(&b, "%s bound to %v\n", x.Fleet, x.Packs)
+		}
+	case "retentions":
+		for _, p := range s.control.Retentions() {
+			fmt.Fprintf(&b, "%s tasks=%d keys=%d by %s at %d\n", p.Fleet, p.TaskMillis, p.KeyMillis, p.By, p.SetMillis)
 		}
 	case "agents":
 		for _, a := range s.control.Agents() {

@@ -191,6 +191,8 @@ func (s *script) command(name string) Command {
 		return &Ruled{ID: id, Fleet: s.text("fleet", "f"), Capability: s.text("capability", "erase:crm"), Guarantee: AtLeastOnce, By: s.text("by", "alice"),
 			Code: Code(s.num("code", int64(OK))), Packs: s.text("packs", ""), Detail: s.text("detail", ""), Evidence: s.text("evidence", ""),
 			Regulations: s.list2("refs"), Classification: s.text("classification", "")}
+	case "evict-settled":
+		return &EvictSettled{BeforeMillis: s.num("before", s.now+1), IDs: []TaskID{id}}
 	case "evict":
 		return &Evict{BeforeMillis: s.num("before", s.now+1), IDs: []TaskID{id}}
 	case "erase":

@@ -149,7 +149,7 @@ func (t *Tasks) decide(r *reader) Outcome {
 		c.read(r)
 		t.whole(r)
 		return t.restored(&c)
-	case kindAuditFormat, kindErase, kindEvict:
+	case kindAuditFormat, kindErase, kindEvict, kindEvictSettled:
 		return t.decideAudit(k, r)
 	default:
 		if r.err == nil && (newTxnCommand(k) != nil || k == kindRuled) {
