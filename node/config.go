@@ -78,8 +78,9 @@ type Config struct {
 	// payload each. Give the Go runtime a limit of its own (GOMEMLIMIT) above it.
 	MemoryBudgetBytes int64
 	// TaskRetention is how long ended tasks and their idempotency keys are kept
-	// on the shards this node leads; default 0, for ever. Their audit records
-	// stay. It is at least MinTaskRetention.
+	// on the shards this node leads, in fleets without a retention of their own
+	// (SetRetention); default 0, for ever. Their audit records stay. It is at
+	// least MinTaskRetention.
 	TaskRetention time.Duration
 	// AuditLevel is "hash" (default: audit records are hashed into Merkle trees
 	// as they come, for checkpoints and proofs) or "log" (they are kept only).

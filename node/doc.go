@@ -32,7 +32,8 @@
 // for itself (actions.go), goes through the log before anybody hears of it
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
-// Audit records are hashed and indexed behind the apply path (trails.go).
+// Audit records are hashed and indexed behind the apply path (trails.go); what
+// ended is evicted in time (retention.go).
 //
 // # Inside a program
 //

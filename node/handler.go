@@ -45,6 +45,8 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.renewManyHere), nil
 	case methodPacks:
 		return serve(ctx, body, n.packsHere), nil
+	case methodRetention:
+		return serve(ctx, body, n.retentionsHere), nil
 	case methodWhy:
 		return serve(ctx, body, n.whyHere), nil
 	case methodCosign:

@@ -20,6 +20,7 @@ type ledgerCmd struct {
 	Prove      ledgerProveCmd      `cmd:"" help:"Print one record with its proof."`
 	Checkpoint ledgerCheckpointCmd `cmd:"" help:"Have the cluster sign how far its audit log reaches."`
 	Erase      ledgerEraseCmd      `cmd:"" help:"Take the payload out of an ended task for ever; the digests in its records stay."`
+	Retention  retentionCmd        `cmd:"" help:"Print, or set, how long ended tasks and their idempotency keys live; audit records stay."`
 	Keys       ledgerKeysCmd       `cmd:"" help:"Print the keys that checkpoints are signed with."`
 }
 

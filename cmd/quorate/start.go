@@ -55,7 +55,7 @@ type startCmd struct {
 	DiskBudget      int64          `help:"Bytes the data directory may hold: from seven eighths of it on, new tasks are refused. 0: as much as there is."`
 	MemoryBudget    int64          `help:"Bytes to size caches, memtables and queues by; 0: sized for throughput."`
 	Preset          string         `enum:"none,edge" default:"none" help:"edge: a small device (32 MiB memory budget, 1 GiB disk budget, one shard of tasks, ended tasks kept a day); options given beside it win."`
-	TaskRetention   time.Duration  `default:"0" help:"Keep ended tasks and their idempotency keys this long (at least 1m); 0: for ever. Audit records stay."`
+	TaskRetention   time.Duration  `default:"24h" help:"Keep ended tasks and their idempotency keys this long (at least 1m), in fleets without a retention of their own (quorate ledger retention); 0: for ever. Audit records stay."`
 	AuditLevel      string         `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string       `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
 	RankSuccess     float64        `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
@@ -105,7 +105,7 @@ func (c *startCmd) config(log *slog.Logger) node.Config {
 	preset(&cfg.DiskReserveBytes, 256<<20, e.DiskReserveBytes)
 	preset(&cfg.DiskBudgetBytes, 0, e.DiskBudgetBytes)
 	preset(&cfg.MemoryBudgetBytes, 0, e.MemoryBudgetBytes)
-	preset(&cfg.TaskRetention, 0, e.TaskRetention)
+	preset(&cfg.TaskRetention, 24*time.Hour, e.TaskRetention)
 	return cfg
 }
 

@@ -93,6 +93,7 @@ func (s *server) operations() []operation {
 	ops = append(ops, s.transactions()...)
 	ops = append(ops, nodeOperations()...)
 	ops = append(ops, s.rules()...)
+	ops = append(ops, s.retention()...)
 	for _, l := range unsupported {
 		ops = append(ops, operation{l.method, l.path, l.name, notSupported + ": answers 501.", nil, nil,
 			[]string{"tier", "shard", "seq", "limit", "cursor"}, one,

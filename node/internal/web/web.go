@@ -47,6 +47,9 @@ type Backend interface {
 	RemovePack(ctx context.Context, name, by string) error
 	BindFleet(ctx context.Context, in api.FleetPacks) (api.FleetPacks, error)
 	ValidateCompliance(ctx context.Context, in api.ComplianceRequest) (api.ComplianceDecision, error)
+	Retentions(ctx context.Context) (api.RetentionPage, error)
+	SetRetention(ctx context.Context, in api.Retention) (api.Retention, error)
+	RemoveRetention(ctx context.Context, fleet, by string) error
 	Backup(ctx context.Context, shard uint32, w io.Writer) error
 	Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error
 	Checkpoint(ctx context.Context) ([]byte, error)
