@@ -32,8 +32,7 @@
 // for itself (actions.go), goes through the log before anybody hears of it
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
-// Audit records are hashed and indexed behind the apply path (trails.go); what
-// ended is evicted in time (retention.go).
+// Records are hashed behind the apply path (trails.go), the ended evicted (retention.go).
 //
 // # Inside a program
 //
