@@ -67,9 +67,8 @@ func randomLog(r *rand.Rand, n int) (log [][]byte, at []At) {
 		case 12:
 			c = &Timeout{ID: pick()}
 		case 13:
-			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"},
-				&Evict{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}},
-				&EvictSettled{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}}}[r.IntN(4)]
+			four := Evict{BeforeMillis: now - r.Int64N(2000), IDs: []TaskID{pick(), pick(), pick(), pick()}}
+			c = []Command{&Cancel{ID: pick(), By: "someone"}, &Erase{ID: pick(), By: "someone", Reason: "asked to"}, &four, (*EvictSettled)(&four)}[r.IntN(4)]
 		case 14:
 			c = &Retry{ID: pick(), By: "someone"}
 		case 15:
