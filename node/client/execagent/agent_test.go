@@ -141,7 +141,7 @@ func TestStops(t *testing.T) {
 			c.events <- revoked(l, "cancelled")
 		}, ""},
 		{"stale lease", "wait", nil, func(c *cluster, _ *agent, l api.Lease) { c.events <- revoked(l, "stale_lease") }, ""},
-		{"timeout", "echo slow >&2; wait", func(cfg *Config) { cfg.Timeout = 100 * time.Millisecond }, func(*cluster, *agent, api.Lease) {}, "timed out after 100ms: slow"},
+		{"timeout", "echo slow >&2; wait", func(cfg *Config) { cfg.Timeout = 2 * time.Second }, func(*cluster, *agent, api.Lease) {}, "timed out after 2s: slow"},
 		{"abort", "wait", nil, func(_ *cluster, a *agent, _ api.Lease) { a.stop(); a.Abort() }, "the agent was stopped"},
 		{"drain", "wait", func(cfg *Config) { cfg.Drain = 50 * time.Millisecond }, func(_ *cluster, a *agent, _ api.Lease) { a.stop() }, "the agent was stopped"},
 	} {
