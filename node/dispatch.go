@@ -305,6 +305,13 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt, Logged: g.logged})
 		}
 	}
+	told := map[uint32]bool{}
+	for _, g := range out { // the taker reads the tasks from its own replica, which may not know yet that they are committed
+		if shard := g.ID.Shard(); !told[shard] {
+			told[shard] = true
+			n.store.Announce(shard)
+		}
+	}
 	return out, nil
 }
 

@@ -89,28 +89,30 @@ func (n *core) agentLoop() {
 	}
 }
 
-// depthLoop tells the peers what waits here, soon after a backlog starts and
-// then as it changes.
+// depthLoop tells the peers what waits here: at once when a backlog starts that
+// no agent here can do, soon when one can, and then as it changes.
 func (n *core) depthLoop() {
 	var told []depth
-	var again <-chan time.Time
+	var again, grace <-chan time.Time
 	for {
+		var list []depth
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.backlog:
-			if again == nil { // the first: an agent here may be between two tasks
-				again = time.After(backlogGrace)
+			if grace != nil {
 				continue
 			}
-		case <-again:
-		}
-		var list []depth
-		for _, d := range n.sched.Depths() {
-			if d.Queued > 0 {
-				list = append(list, depth{Capability: d.Capability, Queued: d.Queued, Oldest: d.OldestMillis})
+			if list = n.queued(); len(told) == 0 && n.servedHere(list) { // by agents that may be between two tasks
+				grace = time.After(backlogGrace)
+				continue
 			}
+		case <-grace:
+			list = n.queued()
+		case <-again:
+			list = n.queued()
 		}
+		grace = nil
 		if len(list) > 0 || len(told) > 0 {
 			b, err := json.Marshal(list)
 			if err != nil {
@@ -125,6 +127,34 @@ func (n *core) depthLoop() {
 			again = time.After(depthInterval)
 		}
 	}
+}
+
+// queued is what waits here.
+func (n *core) queued() (list []depth) {
+	for _, d := range n.sched.Depths() {
+		if d.Queued > 0 {
+			list = append(list, depth{Capability: d.Capability, Queued: d.Queued, Oldest: d.OldestMillis})
+		}
+	}
+	return list
+}
+
+// servedHere says that agents connected here can do all that waits.
+func (n *core) servedHere(list []depth) bool {
+	n.seats.Lock()
+	defer n.seats.Unlock()
+	for _, d := range list {
+		served := false
+		for _, s := range n.seats.of {
+			if served = sched.Matches(s.caps, d.Capability); served {
+				break
+			}
+		}
+		if !served {
+			return false
+		}
+	}
+	return true
 }
 
 // heard takes a peer's depths and wakes workers here that could help.

@@ -46,6 +46,14 @@ func (e *engine) announce() {
 	}
 }
 
+// Announce has a shard's followers told of what is committed now, if it is led here: somebody waits for it there.
+func (s *Store) Announce(shard uint32) {
+	if sh, err := s.running(shard); err == nil {
+		e := s.env.engine(sh.id)
+		e.post(e.announce)
+	}
+}
+
 // armAnnounce has announce run soon.
 func (e *engine) armAnnounce() {
 	if !e.announcing {
