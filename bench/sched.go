@@ -53,6 +53,7 @@ type SchedRow struct {
 	Min       float64 `json:"min"`
 	Max       float64 `json:"max"`
 	Ratio     float64 `json:"ratio,omitempty"` // of this to sched's, 1 for sched itself
+	Procs     int     `json:"gomaxprocs"`
 }
 
 // Sched measures the scheduler beside what the language offers, in turns, and
@@ -91,11 +92,46 @@ func Sched(ctx context.Context, cfg SchedConfig) ([]SchedRow, error) {
 			if i == 0 {
 				own = r.Nanos
 			}
-			r.Ratio = r.Nanos / own
+			r.Ratio, r.Procs = r.Nanos/own, runtime.GOMAXPROCS(0)
 			rows = append(rows, r)
 		}
 	}
-	return rows, printSched(cfg, rows)
+	curve, err := schedCurve(ctx, cfg)
+	if err != nil {
+		return rows, err
+	}
+	return append(rows, curve...), printSched(cfg, rows, curve)
+}
+
+// schedProcs are what the curves are measured at. Beyond the machine's cores
+// they show whether threads that are taken off their core hold the others up.
+var schedProcs = []int{1, 2, 4, 8}
+
+// schedCurve measures the scheduler alone with ever more processors, and a
+// worker for each.
+func schedCurve(ctx context.Context, cfg SchedConfig) (rows []SchedRow, err error) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, metric := range []string{SchedOwn, SchedHandOff, SchedSubmit32, SchedTasks} {
+		c := schedQuorate()
+		for _, procs := range schedProcs {
+			runtime.GOMAXPROCS(procs)
+			name := metric
+			if metric == SchedTasks {
+				name = "tasks to as many workers"
+				c.Work[metric] = func(n int) { schedTasksTo(n, procs) }
+			}
+			var xs []float64
+			for range cfg.Rounds {
+				if ctx.Err() != nil {
+					return rows, ctx.Err()
+				}
+				xs = append(xs, c.Measure(metric, cfg.Operations))
+			}
+			slices.Sort(xs)
+			rows = append(rows, SchedRow{Metric: name, Contender: c.Name, Nanos: xs[len(xs)/2], Min: xs[0], Max: xs[len(xs)-1], Procs: procs})
+		}
+	}
+	return rows, nil
 }
 
 // SchedContenders are the scheduler, first, and what the language offers.
@@ -111,13 +147,13 @@ func (c *SchedContender) Measure(metric string, n int) float64 {
 	return float64(time.Since(began).Nanoseconds()) / float64(n)
 }
 
-func printSched(cfg SchedConfig, rows []SchedRow) error {
+func printSched(cfg SchedConfig, rows, curve []SchedRow) error {
 	if cfg.Out == nil {
 		return nil
 	}
 	if cfg.JSON {
 		enc := json.NewEncoder(cfg.Out)
-		for _, r := range rows {
+		for _, r := range slices.Concat(rows, curve) {
 			if err := enc.Encode(r); err != nil {
 				return err
 			}
@@ -127,6 +163,16 @@ func printSched(cfg SchedConfig, rows []SchedRow) error {
 	fmt.Fprintf(cfg.Out, "GOMAXPROCS %d, %d operations, medians of %d rounds in turns; ns an operation [min–max]\n", runtime.GOMAXPROCS(0), cfg.Operations, cfg.Rounds)
 	for _, r := range rows {
 		fmt.Fprintf(cfg.Out, "%-34s %-12s %8.1f  [%.1f–%.1f]  %.1fx\n", r.Metric, r.Contender, r.Nanos, r.Min, r.Max, r.Ratio)
+	}
+	fmt.Fprintf(cfg.Out, "sched by GOMAXPROCS; this machine has %d cores, what is beyond is oversubscribed\n", runtime.NumCPU())
+	for i, r := range curve {
+		if i == 0 || curve[i-1].Metric != r.Metric {
+			fmt.Fprintf(cfg.Out, "%-34s", r.Metric)
+		}
+		fmt.Fprintf(cfg.Out, "  %d: %.1f [%.1f–%.1f]", r.Procs, r.Nanos, r.Min, r.Max)
+		if i == len(curve)-1 || curve[i+1].Metric != r.Metric {
+			fmt.Fprintln(cfg.Out)
+		}
 	}
 	return nil
 }
@@ -140,7 +186,7 @@ func schedQuorate() SchedContender {
 		SchedOwn: func(n int) { schedOwn(n, 1) }, SchedOwn32: func(n int) { schedOwn(n, schedRun) },
 		SchedHandOff: func(n int) { schedHandOff(n, schedRun) }, SchedHandOff1: func(n int) { schedHandOff(n, 1) },
 		SchedSubmit: func(n int) { schedSubmit(n, 1) }, SchedSubmit32: func(n int) { schedSubmit(n, schedRun) },
-		SchedTasks: schedTasks,
+		SchedTasks: func(n int) { schedTasksTo(n, 2) },
 	}}
 }
 
@@ -226,7 +272,7 @@ func guarded(body func()) (ok bool) {
 	return true
 }
 
-func schedTasks(n int) {
+func schedTasksTo(n, workers int) {
 	s := sched.New(sched.Config{})
 	c := s.Class("vet:go")
 	slab := make([]schedTask, n)
@@ -236,7 +282,7 @@ func schedTasks(n int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
-	for range 2 {
+	for range workers {
 		wg.Go(func() {
 			w := s.AddWorker(schedCaps)
 			defer w.Close()

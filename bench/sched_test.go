@@ -15,14 +15,20 @@ func TestSched(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, r := range rows {
-		if r.Nanos <= 0 || r.Ratio <= 0 {
+		if r.Nanos <= 0 || r.Procs <= 0 {
 			t.Errorf("%+v", r)
 		}
 		if r.Contender == "sched" {
 			seen[r.Metric] = true
 		}
 	}
-	if len(seen) != len(schedMetrics) || !strings.Contains(out.String(), "goroutines") {
+	curves := 0
+	for _, r := range rows {
+		if r.Ratio == 0 {
+			curves++
+		}
+	}
+	if len(seen) != len(schedMetrics)+1 || curves != 4*len(schedProcs) || !strings.Contains(out.String(), "goroutines") {
 		t.Errorf("%d of %d metrics:\n%s", len(seen), len(schedMetrics), out.String())
 	}
 	if _, err := Sched(t.Context(), SchedConfig{Rounds: -1}); err == nil {

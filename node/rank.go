@@ -10,7 +10,6 @@ import (
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
-	"github.com/quorate/quorate/sched"
 )
 
 const (
@@ -155,39 +154,45 @@ func (c *ratings) ranking(capability string, w rankWeights) *ranking {
 	if x, ok := c.of.Load(capability); ok {
 		return x.(*ranking)
 	}
-	x := &ranking{capability: capability, weights: w}
-	for i := range c.agents {
+	x := &ranking{capability: capability, weights: w, best: make([]rated, 0, rankShown+1)}
+	action, target, _ := strings.Cut(capability, ":")
+	for i := range c.agents { // ten thousand, for each capability: no allocation
 		a := &c.agents[i]
-		s, able := a.standingFor(capability)
-		switch {
-		case !a.well:
-		case able:
-			x.best = append(x.best, rated{agent: a.id, standing: s})
-			if len(x.best) > 4*rankShown {
-				x.cut()
-			}
-		case x.unable == "":
+		if !a.well {
+			continue
+		}
+		if s, able := a.standingIn(action, target); able {
+			x.enter(rated{agent: a.id, standing: s})
+		} else if x.unable == "" {
 			x.unable = a.id
 		}
 	}
-	x.cut()
 	c.of.Store(capability, x)
 	return x
 }
 
-// cut keeps the best.
-func (x *ranking) cut() {
-	slices.SortStableFunc(x.best, func(a, b rated) int {
-		return cmp.Compare(x.weights.score(b.standing), x.weights.score(a.standing))
-	})
-	x.best = slices.Clone(x.best[:min(len(x.best), rankShown)])
+// enter puts an agent in its place among the best; of equals, who came first.
+func (x *ranking) enter(r rated) {
+	i := len(x.best)
+	for score := x.weights.score(r.standing); i > 0 && score > x.weights.score(x.best[i-1].standing); i-- {
+		continue
+	}
+	if i < rankShown {
+		x.best = slices.Insert(x.best, i, r)
+		x.best = x.best[:min(len(x.best), rankShown)]
+	}
 }
 
 // standingFor is the agent's standing for a capability, and whether it has it.
 func (a *ratedAgent) standingFor(capability string) (standing, bool) {
+	action, target, _ := strings.Cut(capability, ":")
+	return a.standingIn(action, target)
+}
+
+func (a *ratedAgent) standingIn(action, target string) (standing, bool) {
 	prior, able := 0.5, false
-	for _, c := range a.caps {
-		if sched.Matches([]string{c.Action + ":" + c.Target}, capability) {
+	for i := range a.caps { // as sched.Matches does
+		if c := &a.caps[i]; (c.Action == action || c.Action == "*") && (c.Target == target || c.Target == "*") {
 			prior, able = float64(c.ConfidenceMillis)/1000, true
 			break
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func benchScheduler() (*Scheduler, Class) {
@@ -127,6 +128,37 @@ func BenchmarkSteal(b *testing.B) {
 			b.Fatal(n)
 		}
 	}
+}
+
+// BenchmarkStealAlone is a steal of 32 of 64 and nothing else: lanes are filled
+// while no clock runs.
+func BenchmarkStealAlone(b *testing.B) {
+	const lanes = 64
+	var ls [lanes]*lane
+	xs, out := make([]item, 64), make([]item, 32)
+	for i := range ls {
+		ls[i] = newLane()
+	}
+	full := make([]Handle, laneSlots)
+	var spent time.Duration
+	calls := 0
+	for calls < b.N {
+		for _, l := range ls {
+			for l.claim(full) > 0 {
+				continue
+			}
+			l.push(xs)
+		}
+		began := time.Now()
+		for _, l := range ls {
+			if n, _ := l.steal(out, 1); n != 32 {
+				b.Fatal(n)
+			}
+		}
+		spent += time.Since(began)
+		calls += lanes
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(calls), "ns/steal")
 }
 
 // BenchmarkSubmit is a push from outside, while one worker takes what comes.

@@ -59,12 +59,13 @@
 // go test -run xxx -bench . ./sched; two shared cores, ns per handle, 0
 // allocations, 17 to 19 bytes a handle in injectors; rows 1 to 3 when idle:
 //
-//	own lane, push and take 1 / 32 / 256         11.5 / 4.4 / 3.6   (bare lane 8 / 1.4)
+//	own lane, push and take 1 / 32 / 256         11 / 3.4 / 2.8   (bare lane 7 / 1.1)
 //	push 1, thief takes ≤ 32 / 1                 10 to 14 / 45 to 52
+//	a steal of 32 and nothing else, per call     20   (by a loop over slots: 32)
 //	owner's push and take under 1 / 3 thieves    21 to 31 / 22 to 24 (no back-off: 59 / 69)
-//	submit 1 / 32, nobody taking; with a taker   35 / 19; 54 / 24
-//	1 M tasks, four bands, two parking workers   35
-//	best of 10 / 1,000 / 10,000 waiting          70 / 172 / 542
+//	submit 1 / 32, nobody taking; with a taker   24 / 12; 56 / 27
+//	1 M tasks, four bands, two parking workers   29
+//	best of 10 / 1,000 / 10,000 waiting          60 / 140 / 345
 //	push to a parked worker and back             528
 //
 // Behind another fleet's 100,000, 2,000 tasks have .500 of the service at 1:1,

@@ -59,8 +59,11 @@ func pack(steal, real uint32) uint64       { return uint64(steal)<<32 | uint64(r
 // Owner only.
 func (l *lane) push(xs []item) int {
 	n := min(len(xs), l.room(len(xs)))
-	for i, x := range xs[:n] {
-		l.slots[(l.next+uint32(i))%laneSlots] = x
+	if n == 1 {
+		l.slots[l.next%laneSlots] = xs[0]
+	} else {
+		k := copy(l.slots[l.next%laneSlots:], xs[:n])
+		copy(l.slots[:], xs[k:n])
 	}
 	l.next += uint32(n)
 	l.publish()
@@ -181,9 +184,8 @@ func (l *lane) steal(out []item, halves uint32) (n int, left bool) {
 	if !l.head.CompareAndSwap(h, pack(steal, to)) {
 		return 0, true
 	}
-	for i := range out[:n] {
-		out[i] = l.slots[(real+uint32(i))%laneSlots]
-	}
+	k := copy(out[:n], l.slots[real%laneSlots:])
+	copy(out[k:n], l.slots[:])
 	for {
 		h = l.head.Load()
 		_, real = unpack(h) // the owner may have claimed behind us
