@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -82,7 +81,7 @@ func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
 // keepCheckpoint keeps the last one beside the hashes.
 func (n *core) keepCheckpoint(signed []byte) error {
 	path := filepath.Join(n.trails.dir, "checkpoint")
-	if err := os.WriteFile(path, signed, 0o600); err != nil { // a copy: who asked has it, and the next one replaces it
+	if err := n.trails.fs.Replace(path, signed); err != nil { // a copy: who asked has it, and the next one replaces it
 		return errInternal(err)
 	}
 	return nil

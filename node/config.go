@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/quorate/quorate/sched"
 )
 
@@ -91,6 +93,9 @@ type Config struct {
 	// FleetWeights are the fleets' shares, against each other, of the agents
 	// that several fleets have work for: 1 to sched.MaxFleetWeight, default 1.
 	FleetWeights map[string]int
+	// FS holds DataDir; default nil, the disk. What is brought must make durable
+	// what is synced, and lock.
+	FS vfs.FS
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
@@ -178,7 +183,7 @@ func (c Config) validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.DataDir == "" {
 		bad("data directory is missing: give --data-dir")
-	} else if fi, err := os.Stat(c.DataDir); err == nil && !fi.IsDir() {
+	} else if fi, err := os.Stat(c.DataDir); c.FS == nil && err == nil && !fi.IsDir() {
 		bad("data directory %s is a file", c.DataDir)
 	}
 	if c.NodeID != "" && (len(c.NodeID) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.NodeID)) {

@@ -97,7 +97,7 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	if n.trails, err = openTrails(&cfg, id.NodeID, id.RaftID, [16]byte(id.ClusterID)); err != nil {
 		return nil, err
 	}
-	sc := raftstore.Config{Dir: cfg.DataDir, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
+	sc := raftstore.Config{Dir: cfg.DataDir, FS: cfg.FS, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
 		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal}
 	cfg.storeBudget(&sc, id.Shards)
 	store, err := raftstore.Open(sc)

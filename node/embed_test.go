@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
 	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/client"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // single is one node that is a cluster.
@@ -180,7 +183,7 @@ func TestOpenErrors(t *testing.T) {
 		return c
 	}
 	held := t.TempDir()
-	lock, err := lockDir(held)
+	lock, err := lockDir(files.FS{}, held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,5 +276,42 @@ func TestListenersAndClocks(t *testing.T) {
 	}
 	if n := begun.Load(); n != 9 {
 		t.Errorf("%d calls, want 9", n)
+	}
+}
+
+// A node on a file system that the program brought: what was acknowledged is
+// there after Close, and after a loss of power in the middle.
+func TestBroughtFileSystem(t *testing.T) {
+	t.Parallel()
+	fs := vfs.NewCrashableMem()
+	c := &testCluster{t: t, dir: "/edge"}
+	t.Cleanup(c.close)
+	on := func(fs vfs.FS) *Node {
+		c.open(1, func(cfg *Config) { single(cfg); cfg.FS = fs })
+		return c.nodes[0]
+	}
+	n := on(fs)
+	if _, err := Open(Config{FS: fs, DataDir: n.cfg.DataDir, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second node in one directory: %v", err)
+	}
+	if _, err := os.Stat("/edge"); err == nil {
+		t.Error("something is on the disk")
+	}
+	id := c.submit(n, api.TaskSpec{Action: "do", Target: "it", Input: []byte(`"kept"`)})
+	c.close()
+	n = on(fs)
+	w := c.openWork(n, "w", "")
+	h := c.taken(w)
+	if vs, err := w.Settle(t.Context(), []api.Settlement{{TaskID: id, Epoch: h.Epoch, Verdict: "complete", Result: []byte(`"done"`)}}); err != nil || vs[0].Error != nil {
+		t.Fatalf("%+v, %v", vs, err)
+	}
+	power := fs.CrashClone(vfs.CrashCloneCfg{}) // only what was synced
+	c.close()
+	n = on(power)
+	if x := c.task(n, id); x.State != "completed" || string(x.Result) != `"done"` || string(x.Input) != `"kept"` {
+		t.Errorf("after a loss of power: %s, %s", x.State, x.Result)
+	}
+	if v, err := n.VerifyLedger(t.Context()); err != nil || !v.OK {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -186,7 +186,7 @@ func (t *trails) index(shard uint32, j trail.Journal) (*trail.Index, error) {
 	if x := t.mu.indexes[shard]; x != nil {
 		return x, nil
 	}
-	x, err := trail.OpenIndex(t.dir, shard, j)
+	x, err := trail.OpenIndex(t.fs, t.dir, shard, j)
 	if err == nil {
 		t.mu.indexes[shard] = x
 	}

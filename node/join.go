@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/form"
 )
 
@@ -147,9 +147,9 @@ func (n *Node) letIn(id form.Identity, a api.JoinAnswer) error {
 
 // wasMember says that a node that joined has been let in before: it has a
 // store.
-func wasMember(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "log"))
-	return err == nil
+func (n *Node) wasMember() bool {
+	there, _ := files.FS{FS: n.cfg.FS}.Exists(filepath.Join(n.cfg.DataDir, "log")) // what can't be read fails in the store
+	return there
 }
 
 // admit says who may be a peer: the members, each with its own node ID.

@@ -8,19 +8,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/quorate/quorate/gossip"
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/form"
 	"github.com/quorate/quorate/node/internal/peer"
 	"github.com/quorate/quorate/raftstore"
@@ -30,7 +29,7 @@ import (
 // gateway to it.
 type Node struct {
 	cfg    Config
-	lock   *os.File
+	lock   io.Closer
 	id     form.Identity
 	former *form.Former
 	peers  *peer.Transport
@@ -88,10 +87,10 @@ func Open(cfg Config) (*Node, error) {
 }
 
 func (n *Node) open() (err error) {
-	if n.lock, err = lockDir(n.cfg.DataDir); err != nil {
+	if n.lock, err = lockDir(files.FS{FS: n.cfg.FS}, n.cfg.DataDir); err != nil {
 		return startError(1, err)
 	}
-	if n.id, err = form.Open(n.cfg.DataDir, n.cfg.NodeID, n.cfg.Cluster); err != nil {
+	if n.id, err = form.Open(files.FS{FS: n.cfg.FS}, n.cfg.DataDir, n.cfg.NodeID, n.cfg.Cluster); err != nil {
 		return startError(1, err)
 	}
 	n.cfg.Logger = n.cfg.Logger.With("node", n.id.NodeID)
@@ -107,14 +106,14 @@ func (n *Node) open() (err error) {
 	if n.peers, err = peer.Listen(pc); err != nil {
 		return startError(2, fmt.Errorf("peer address: %w", err))
 	}
-	n.former, err = form.New(form.Config{Dir: n.cfg.DataDir, Identity: n.id, PeerAddr: n.PeerAddr(), Expect: n.cfg.BootstrapExpect,
+	n.former, err = form.New(form.Config{FS: files.FS{FS: n.cfg.FS}, Dir: n.cfg.DataDir, Identity: n.id, PeerAddr: n.PeerAddr(), Expect: n.cfg.BootstrapExpect,
 		Shards: uint32(n.cfg.Shards) + 1, Candidates: n.candidates, Changed: n.changed, Call: n.peers.CallForm, Logger: n.cfg.Logger})
 	if err != nil {
 		return startError(5, err)
 	}
 	n.peers.SetForm(n.former.Answer)
 	n.peers.SetHandler(n)
-	if !n.id.ClusterID.IsZero() && (!n.id.Joined || wasMember(n.cfg.DataDir)) {
+	if !n.id.ClusterID.IsZero() && (!n.id.Joined || n.wasMember()) {
 		if err := n.join(n.id); err != nil { // an old member refuses here what it cannot read
 			return startError(5, err)
 		}
@@ -143,19 +142,18 @@ func (n *Node) open() (err error) {
 }
 
 // lockDir makes the data directory and holds it for this process.
-func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func lockDir(fs files.FS, dir string) (io.Closer, error) {
+	if err := fs.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := fs.Lock(filepath.Join(dir, "LOCK"))
+	if errors.Is(err, files.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s is held by another process: stop it, or give this node a directory of its own", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("data directory %s is held by another process: stop it, or give this node a directory of its own", dir)
-	}
-	return f, nil
+	return lock, nil
 }
 
 // form waits for the cluster and becomes part of it.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/backup"
+	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/form"
 	"github.com/quorate/quorate/raftstore"
 )
@@ -125,7 +126,7 @@ func (r *restore) run(ctx context.Context) error {
 		}
 	}
 	for i, dir := range dirs { // an identity makes a directory count
-		if err := r.ids[i].Save(dir); err != nil {
+		if err := r.ids[i].Save(files.FS{}, dir); err != nil {
 			return errors.Join(err, r.undo(dirs))
 		}
 		r.out.Nodes = append(r.out.Nodes, RestoredNode{r.ids[i].NodeID, fmt.Sprintf("%016x", r.ids[i].RaftID), dir})
@@ -181,14 +182,14 @@ func (r *restore) checkBackup() error {
 }
 
 func (r *restore) openSurvivor() (unlock func(), err error) {
-	id, err := form.Load(r.cfg.Survivor)
+	id, err := form.Load(files.FS{}, r.cfg.Survivor)
 	if err != nil {
 		return nil, err
 	}
 	if id.ClusterID.IsZero() || id.Joined {
 		return nil, fmt.Errorf("%s is of a node that was no member of a cluster", r.cfg.Survivor)
 	}
-	lock, err := lockDir(r.cfg.Survivor)
+	lock, err := lockDir(files.FS{}, r.cfg.Survivor)
 	if err != nil {
 		return nil, err
 	}

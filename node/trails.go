@@ -3,13 +3,13 @@ package node
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/trail"
 )
 
@@ -28,6 +28,7 @@ const (
 
 // trails follow the journals of the shards that have a replica here.
 type trails struct {
+	fs     files.FS
 	dir    string
 	signer *trail.Signer
 	off    bool // audit level log
@@ -40,14 +41,14 @@ type trails struct {
 }
 
 func openTrails(cfg *Config, nodeID string, raftID uint64, cluster [16]byte) (*trails, error) {
-	t := &trails{dir: filepath.Join(cfg.DataDir, "audit"), off: cfg.AuditLevel == AuditLog}
+	t := &trails{fs: files.FS{FS: cfg.FS}, dir: filepath.Join(cfg.DataDir, "audit"), off: cfg.AuditLevel == AuditLog}
 	t.mu.indexes = map[uint32]*trail.Index{}
 	t.mu.of, t.mu.bad = map[uint32]*trail.Log{}, map[uint32]error{}
-	if err := os.MkdirAll(t.dir, 0o700); err != nil {
+	if err := t.fs.MkdirAll(t.dir); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	var err error
-	t.signer, err = trail.OpenSigner(t.dir, nodeID, raftID, cluster)
+	t.signer, err = trail.OpenSigner(t.fs, t.dir, nodeID, raftID, cluster)
 	return t, err
 }
 
@@ -71,7 +72,7 @@ func (t *trails) log(shard uint32, j trail.Journal) (*trail.Log, error) {
 	if t.off || j == nil {
 		return nil, t.errNoTrail(shard)
 	}
-	l, err := trail.OpenLog(t.dir, shard, j)
+	l, err := trail.OpenLog(t.fs, t.dir, shard, j)
 	if err == nil {
 		t.mu.of[shard] = l
 	}
@@ -151,7 +152,7 @@ func (t *trails) forget(shard uint32) error {
 	delete(t.mu.of, shard)
 	delete(t.mu.indexes, shard)
 	delete(t.mu.bad, shard)
-	return errors.Join(append(errs, trail.Remove(t.dir, shard))...)
+	return errors.Join(append(errs, trail.Remove(t.fs, t.dir, shard))...)
 }
 
 // trailLoop hashes what was recorded, saves what was hashed, and has the

@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // FileName is the identity's name in the data directory.
@@ -49,9 +50,9 @@ func checksum(identity []byte) (string, error) {
 
 // Load reads the identity of a data directory: ErrNoIdentity, ErrCorrupt or
 // what it holds.
-func Load(dir string) (Identity, error) {
+func Load(fsys files.FS, dir string) (Identity, error) {
 	path := filepath.Join(dir, FileName)
-	b, err := os.ReadFile(path)
+	b, err := fsys.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Identity{}, fmt.Errorf("%w: %s", ErrNoIdentity, dir)
 	}
@@ -116,14 +117,14 @@ func (id *Identity) validate() error {
 
 // Save writes the identity; when it returns nil the file is on the disk. After
 // an error it may hold the old or the new one: the process has to stop.
-func (id Identity) Save(dir string) error {
-	if err := id.save(dir); err != nil {
+func (id Identity) Save(fsys files.FS, dir string) error {
+	if err := id.save(fsys, dir); err != nil {
 		return fmt.Errorf("form: save identity: %w", err)
 	}
 	return nil
 }
 
-func (id Identity) save(dir string) error {
+func (id Identity) save(fsys files.FS, dir string) error {
 	inner, err := json.Marshal(id)
 	if err != nil {
 		return err
@@ -136,39 +137,19 @@ func (id Identity) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, FileName)
-	tmp := path + ".tmp" // left behind by a crash, it is overwritten by the next
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(out, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return fsys.Replace(filepath.Join(dir, FileName), append(out, '\n'))
 }
 
 // Create makes a new identity in a data directory that has none. An empty node
 // ID is made up from the raft ID.
-func Create(dir, nodeID, cluster string) (Identity, error) {
+func Create(fsys files.FS, dir, nodeID, cluster string) (Identity, error) {
 	for _, name := range append([]string{FileName}, owned...) {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+		if there, err := fsys.Exists(filepath.Join(dir, name)); there {
 			if name == FileName {
 				return Identity{}, fmt.Errorf("form: create: %s has an identity", dir)
 			}
 			return Identity{}, fmt.Errorf("%w: %s holds %s but no %s", ErrCorrupt, dir, name, FileName)
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		} else if err != nil {
 			return Identity{}, fmt.Errorf("form: create: %w", err)
 		}
 	}
@@ -180,7 +161,7 @@ func Create(dir, nodeID, cluster string) (Identity, error) {
 	if err := id.validate(); err != nil {
 		return Identity{}, fmt.Errorf("form: create: %w", err)
 	}
-	return id, id.Save(dir)
+	return id, id.Save(fsys, dir)
 }
 
 // drawRaftID draws 62 random bits, never 0: two nodes alike among a thousand
@@ -208,10 +189,10 @@ func drawClusterID() ID {
 // Open loads the identity, or creates it in an empty directory, compares node
 // ID and cluster name with those wanted ("" = any; a new cluster name must be
 // given), counts the start and saves it.
-func Open(dir, nodeID, cluster string) (Identity, error) {
-	id, err := Load(dir)
+func Open(fsys files.FS, dir, nodeID, cluster string) (Identity, error) {
+	id, err := Load(fsys, dir)
 	if errors.Is(err, ErrNoIdentity) {
-		id, err = Create(dir, nodeID, cluster)
+		id, err = Create(fsys, dir, nodeID, cluster)
 	}
 	if err != nil {
 		return Identity{}, err
@@ -223,5 +204,5 @@ func Open(dir, nodeID, cluster string) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: %s is of cluster %q, not %q", ErrCluster, dir, id.Cluster, cluster)
 	}
 	id.Incarnation++
-	return id, id.Save(dir)
+	return id, id.Save(fsys, dir)
 }

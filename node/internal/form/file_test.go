@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 func wantErr(t *testing.T, err, want error) {
@@ -19,28 +21,28 @@ func wantErr(t *testing.T, err, want error) {
 
 func TestIdentityIsKept(t *testing.T) {
 	dir := t.TempDir()
-	_, err := Load(dir)
+	_, err := Load(files.FS{}, dir)
 	wantErr(t, err, ErrNoIdentity)
-	first, err := Open(dir, "n1", "quorate")
+	first, err := Open(files.FS{}, dir, "n1", "quorate")
 	if err != nil || first.NodeID != "n1" || first.RaftID == 0 || first.Incarnation != 1 {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	if _, err := Create(dir, "n1", "quorate"); err == nil {
+	if _, err := Create(files.FS{}, dir, "n1", "quorate"); err == nil {
 		t.Fatal("created twice")
 	}
 	first.Promise = &Promise{ClusterID: ID{1}, Coordinator: 1 << 61, Shards: 5, Voters: []Voter{{1 << 61, "n2", "a:1"}, {first.RaftID, "n1", "b:2"}}}
-	if err := first.Save(dir); err != nil {
+	if err := first.Save(files.FS{}, dir); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Open(dir, "", "")
+	again, err := Open(files.FS{}, dir, "", "")
 	want := first
 	want.Incarnation = 2
 	if err != nil || !reflect.DeepEqual(again, want) {
 		t.Fatalf("%+v, %v; want %+v", again, err, want)
 	}
-	_, err = Open(dir, "n2", "quorate")
+	_, err = Open(files.FS{}, dir, "n2", "quorate")
 	wantErr(t, err, ErrNodeID)
-	_, err = Open(dir, "n1", "other")
+	_, err = Open(files.FS{}, dir, "n1", "other")
 	wantErr(t, err, ErrCluster)
 	if !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v does not name the directory", err)
@@ -48,15 +50,15 @@ func TestIdentityIsKept(t *testing.T) {
 }
 
 func TestCreate(t *testing.T) {
-	id, err := Create(t.TempDir(), "", "c")
+	id, err := Create(files.FS{}, t.TempDir(), "", "c")
 	if err != nil || !strings.HasPrefix(id.NodeID, "node-") || len(id.NodeID) != 13 {
 		t.Fatalf("%+v, %v", id, err)
 	}
-	if _, err := Create(t.TempDir(), strings.Repeat("n", MaxNameBytes), strings.Repeat("c", MaxNameBytes)); err != nil {
+	if _, err := Create(files.FS{}, t.TempDir(), strings.Repeat("n", MaxNameBytes), strings.Repeat("c", MaxNameBytes)); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range [][2]string{{strings.Repeat("n", MaxNameBytes+1), "c"}, {"n", ""}, {"n", strings.Repeat("c", MaxNameBytes+1)}} {
-		if _, err := Create(t.TempDir(), bad[0], bad[1]); err == nil {
+		if _, err := Create(files.FS{}, t.TempDir(), bad[0], bad[1]); err == nil {
 			t.Errorf("%.5q accepted", bad)
 		}
 	}
@@ -65,13 +67,13 @@ func TestCreate(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "log"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(dir, "n1", "c")
+	_, err = Open(files.FS{}, dir, "n1", "c")
 	wantErr(t, err, ErrCorrupt)
 }
 
 func TestDamagedIdentityIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	id, err := Open(dir, "n1", "quorate")
+	id, err := Open(files.FS{}, dir, "n1", "quorate")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +90,7 @@ func TestDamagedIdentityIsRefused(t *testing.T) {
 	}
 	for n := range len(good) - 1 { // the last byte is a line feed
 		put(good[:n])
-		_, err := Open(dir, "n1", "quorate")
+		_, err := Open(files.FS{}, dir, "n1", "quorate")
 		wantErr(t, err, ErrCorrupt)
 	}
 	for i := range good {
@@ -96,7 +98,7 @@ func TestDamagedIdentityIsRefused(t *testing.T) {
 			b := bytes.Clone(good)
 			b[i] ^= 1 << bit
 			put(b)
-			if got, err := Load(dir); err == nil && !reflect.DeepEqual(got, id) {
+			if got, err := Load(files.FS{}, dir); err == nil && !reflect.DeepEqual(got, id) {
 				t.Fatalf("bit %d of byte %d: accepted as %+v", bit, i, got)
 			} else if err != nil {
 				wantErr(t, err, ErrCorrupt)
@@ -104,17 +106,17 @@ func TestDamagedIdentityIsRefused(t *testing.T) {
 		}
 	}
 	put(bytes.Replace(good, []byte(`"format": 1`), []byte(`"format": 2`), 1))
-	_, err = Load(dir)
+	_, err = Load(files.FS{}, dir)
 	wantErr(t, err, ErrCorrupt)
 	put(bytes.ReplaceAll(good, []byte("  "), []byte("\t"))) // an editor's doing
-	if got, err := Load(dir); err != nil || !reflect.DeepEqual(got, id) {
+	if got, err := Load(files.FS{}, dir); err != nil || !reflect.DeepEqual(got, id) {
 		t.Fatal(got, err)
 	}
 }
 
 func TestSaveFailureIsAnError(t *testing.T) {
 	id := Identity{NodeID: "n1", RaftID: 1, Cluster: "c"}
-	if err := id.Save(filepath.Join(t.TempDir(), "absent")); err == nil {
+	if err := id.Save(files.FS{}, filepath.Join(t.TempDir(), "absent")); err == nil {
 		t.Fatal("saved into nothing")
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // Candidate is a node that gossip believes alive.
@@ -30,6 +32,7 @@ type Outcome struct {
 
 // Config of a Former.
 type Config struct {
+	FS       files.FS // where Dir is; default the disk
 	Dir      string   // data directory the identity lives in
 	Identity Identity // as returned by Open
 	PeerAddr string   // where others reach this node
@@ -88,7 +91,7 @@ func New(cfg Config) (*Former, error) {
 	}
 	f := &Former{cfg: cfg, moved: make(chan struct{}, 1)}
 	f.mu.core = core{me: cfg.Identity, addr: cfg.PeerAddr, expect: cfg.Expect, shards: cfg.Shards, draw: drawClusterID, jitter: rand.IntN,
-		save: func(id Identity) error { return id.Save(cfg.Dir) }}
+		save: func(id Identity) error { return id.Save(cfg.FS, cfg.Dir) }}
 	f.mu.warned = map[string]bool{}
 	return f, nil
 }

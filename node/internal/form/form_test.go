@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/peer"
 )
 
@@ -58,7 +59,7 @@ func (tw *town) candidates() []Candidate {
 // start opens the identity in dir and makes the node known.
 func (tw *town) start(dir, nodeID string, expect int) *resident {
 	tw.t.Helper()
-	id, err := Open(dir, nodeID, "town")
+	id, err := Open(files.FS{}, dir, nodeID, "town")
 	if err != nil {
 		tw.t.Fatal(err)
 	}
@@ -119,7 +120,7 @@ func TestFourNodesFormOneClusterOfThree(t *testing.T) {
 		if w := rs[i].Waiting(); w != "" {
 			t.Errorf("formed, but waits for %q", w)
 		}
-		disk, err := Load(rs[i].dir)
+		disk, err := Load(files.FS{}, rs[i].dir)
 		if err != nil || disk.ClusterID != r.ClusterID || disk.Joined != r.Joined {
 			t.Errorf("on disk %+v, %v", disk, err)
 		}
@@ -328,17 +329,17 @@ func TestMessageLimits(t *testing.T) {
 
 func TestCrashBetweenWriteAndRename(t *testing.T) {
 	dir := t.TempDir()
-	id, err := Open(dir, "n1", "c")
+	id, err := Open(files.FS{}, dir, "n1", "c")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, FileName+".tmp"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Load(dir); err != nil || got.RaftID != id.RaftID {
+	if got, err := Load(files.FS{}, dir); err != nil || got.RaftID != id.RaftID {
 		t.Fatal(got, err)
 	}
-	if _, err := Open(dir, "n1", "c"); err != nil {
+	if _, err := Open(files.FS{}, dir, "n1", "c"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // BlockRecords is how many records a block of the index covers. What is
@@ -36,7 +36,7 @@ type Index struct {
 	build   sync.Mutex // held by Advance
 	mu      struct {
 		sync.RWMutex
-		file   *os.File
+		file   files.File
 		size   int64
 		blocks []block
 	}
@@ -82,9 +82,9 @@ var ErrIndex = errors.New("the index is damaged: delete it, it is made anew from
 
 // OpenIndex opens a shard's index below dir. A last block that a crash cut is
 // written again.
-func OpenIndex(dir string, shard uint32, j Journal) (*Index, error) {
+func OpenIndex(fs files.FS, dir string, shard uint32, j Journal) (*Index, error) {
 	x := &Index{shard: shard, journal: j, path: filepath.Join(dir, fmt.Sprintf("%04d.index", shard))}
-	f, err := os.OpenFile(x.path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := fs.OpenReadWrite(x.path)
 	if err != nil {
 		return nil, fmt.Errorf("trail: index: %w", err)
 	}
@@ -97,18 +97,18 @@ func OpenIndex(dir string, shard uint32, j Journal) (*Index, error) {
 }
 
 func (x *Index) load() error {
-	st, err := x.mu.file.Stat()
+	size, err := x.mu.file.Size()
 	if err != nil {
 		return err
 	}
-	for x.mu.size < st.Size() {
+	for x.mu.size < size {
 		var p [blockPrefix]byte
 		if _, err := x.mu.file.ReadAt(p[:], x.mu.size); err != nil {
 			break // cut
 		}
 		head, body := int64(binary.LittleEndian.Uint32(p[:])), int64(binary.LittleEndian.Uint32(p[4:]))
 		end := x.mu.size + blockPrefix + head + body
-		if head < blockHeadBytes || head+body > maxBlockBytes || end > st.Size() {
+		if head < blockHeadBytes || head+body > maxBlockBytes || end > size {
 			break
 		}
 		b := make([]byte, head)
@@ -120,7 +120,7 @@ func (x *Index) load() error {
 		}
 		k := block{at: x.mu.size + blockPrefix + head, length: uint32(body), sum: binary.LittleEndian.Uint32(p[12:])}
 		k.readHead(b)
-		if end == st.Size() { // only the last can be half there
+		if end == size { // only the last can be half there
 			if _, err := x.body(&k); err != nil {
 				break
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 var indexRecords = flag.Int("records", 100_000, "records of BenchmarkIndex; the bar is at 10,000,000")
@@ -46,7 +47,7 @@ func (j *madeJournal) Read(offset int64, fn func(offset, next int64, record []by
 
 func buildIndex(t testing.TB, dir string, j *madeJournal) *Index {
 	t.Helper()
-	x, err := OpenIndex(dir, 3, j)
+	x, err := OpenIndex(files.FS{}, dir, 3, j)
 	if err != nil {
 		t.Fatal(err)
 	}

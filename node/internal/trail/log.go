@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/quorate/quorate/ledger/proof"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // Journal is a shard's audit records, in order (raftstore.Journal).
@@ -44,6 +45,7 @@ type mark struct {
 type Log struct {
 	shard   uint32
 	journal Journal
+	fs      files.FS
 	path    string // without extension
 
 	advance sync.Mutex // held by Advance and Save
@@ -51,7 +53,7 @@ type Log struct {
 		sync.RWMutex
 		tree    proof.Tree
 		offset  int64 // journal's, behind the tree's last record
-		file    *os.File
+		file    files.File
 		stored  int64 // hashes in the file
 		pending []byte
 	}
@@ -60,9 +62,9 @@ type Log struct {
 
 // OpenLog opens a shard's tree below dir, or makes it anew from the journal as
 // Advance is called.
-func OpenLog(dir string, shard uint32, j Journal) (*Log, error) {
-	l := &Log{shard: shard, journal: j, path: filepath.Join(dir, fmt.Sprintf("%04d", shard))}
-	f, err := os.OpenFile(l.path+".hashes", os.O_CREATE|os.O_RDWR, 0o600)
+func OpenLog(fs files.FS, dir string, shard uint32, j Journal) (*Log, error) {
+	l := &Log{fs: fs, shard: shard, journal: j, path: filepath.Join(dir, fmt.Sprintf("%04d", shard))}
+	f, err := fs.OpenReadWrite(l.path + ".hashes")
 	if err != nil {
 		return nil, fmt.Errorf("trail: shard %d: %w", shard, err)
 	}
@@ -76,7 +78,7 @@ func OpenLog(dir string, shard uint32, j Journal) (*Log, error) {
 
 // recover trusts the hashes up to the mark if they give its root.
 func (l *Log) recover() error {
-	b, err := os.ReadFile(l.path + ".tree")
+	b, err := l.fs.Read(l.path + ".tree")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -223,7 +225,7 @@ func (l *Log) Save() error {
 	}
 	b, err := json.Marshal(m)
 	if err == nil {
-		err = writeFile(l.path+".tree", append(b, '\n'))
+		err = l.fs.Replace(l.path+".tree", append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("trail: shard %d: %w", l.shard, err)
@@ -238,35 +240,13 @@ func (l *Log) Close() error {
 }
 
 // Remove deletes what was made of a shard's journal.
-func Remove(dir string, shard uint32) error {
+func Remove(fs files.FS, dir string, shard uint32) error {
 	var errs []error
 	for _, kind := range []string{"tree", "hashes", "index"} { // the mark first: hashes without it count for nothing
-		err := os.Remove(filepath.Join(dir, fmt.Sprintf("%04d.%s", shard, kind)))
+		err := fs.Remove(filepath.Join(dir, fmt.Sprintf("%04d.%s", shard, kind)))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// writeFile replaces a file, whole and durably.
-func writeFile(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -18,11 +18,13 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/quorate/quorate/ledger/proof"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // Signer has the node's key, and remembers on disk what it signed last.
 type Signer struct {
 	cluster [16]byte
+	fs      files.FS
 	dir     string
 	key     string // the public one, in note's text form
 	signer  note.Signer
@@ -45,14 +47,14 @@ type lastHead struct {
 
 // OpenSigner reads the node's key below dir, or makes one at the first start.
 // A name is the node's ID; what a note's name can't have is replaced.
-func OpenSigner(dir, nodeID string, raftID uint64, cluster [16]byte) (*Signer, error) {
-	s := &Signer{cluster: cluster, dir: dir}
+func OpenSigner(fs files.FS, dir, nodeID string, raftID uint64, cluster [16]byte) (*Signer, error) {
+	s := &Signer{cluster: cluster, fs: fs, dir: dir}
 	s.mu.last = map[uint32]proof.Head{}
 	path := filepath.Join(dir, "key")
-	b, err := os.ReadFile(path)
+	b, err := fs.Read(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if b, err = newKey(nodeID, raftID); err == nil {
-			err = writeFile(path, b)
+			err = fs.Replace(path, b)
 		}
 	}
 	if err != nil {
@@ -98,7 +100,7 @@ func (s *Signer) Key() string { return s.key }
 
 func (s *Signer) readLast() error {
 	path := filepath.Join(s.dir, "signed")
-	b, err := os.ReadFile(path)
+	b, err := s.fs.Read(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -183,7 +185,7 @@ func (s *Signer) writeLast(heads map[uint32]proof.Head) error {
 	}
 	b, err := json.Marshal(list)
 	if err == nil {
-		err = writeFile(filepath.Join(s.dir, "signed"), append(b, '\n'))
+		err = s.fs.Replace(filepath.Join(s.dir, "signed"), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("trail: what was signed last: %w", err)

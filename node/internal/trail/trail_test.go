@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/quorate/quorate/ledger/proof"
+	"github.com/quorate/quorate/node/internal/files"
 )
 
 // memJournal has a record an offset.
@@ -48,7 +49,7 @@ func (j *memJournal) root(n int) tlog.Hash {
 
 func open(t *testing.T, dir string, j *memJournal) *Log {
 	t.Helper()
-	l, err := OpenLog(dir, 3, j)
+	l, err := OpenLog(files.FS{}, dir, 3, j)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,7 @@ func TestLogAltered(t *testing.T) {
 	if err := os.WriteFile(dir+"/0003.tree", []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenLog(dir, 3, j); err == nil || !strings.Contains(err.Error(), "delete it") {
+	if _, err := OpenLog(files.FS{}, dir, 3, j); err == nil || !strings.Contains(err.Error(), "delete it") {
 		t.Errorf("a damaged mark: %v", err)
 	}
 }
@@ -177,7 +178,7 @@ func TestSigner(t *testing.T) {
 	j.grow(30)
 	cluster := [16]byte{1}
 	dir := t.TempDir()
-	s, err := OpenSigner(dir, "n1", 7, cluster)
+	s, err := OpenSigner(files.FS{}, dir, "n1", 7, cluster)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestSigner(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another start: same key, and it remembers.
-	s2, err := OpenSigner(dir, "n1", 7, cluster)
+	s2, err := OpenSigner(files.FS{}, dir, "n1", 7, cluster)
 	if err != nil || s2.Key() != s.Key() || len(s2.Last()) != 1 || s2.Last()[0].Size != 10 {
 		t.Fatalf("%+v, %v", s2, err)
 	}
@@ -220,7 +221,7 @@ func TestSigner(t *testing.T) {
 	if err := os.WriteFile(dir+"/signed", []byte("[{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSigner(dir, "n1", 7, cluster); err == nil {
+	if _, err := OpenSigner(files.FS{}, dir, "n1", 7, cluster); err == nil {
 		t.Error("forgot what it signed")
 	}
 }
