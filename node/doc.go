@@ -76,5 +76,5 @@
 // # Not here
 //
 // Choosing an order of events is the log's; deciding what a command does is
-// the ledger's; who gets a task is sched's. TLS is not part of this version.
+// the ledger's; who gets a task is sched's. No TLS yet. Latency: LATENCY.md.
 package node

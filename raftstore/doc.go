@@ -65,7 +65,7 @@
 //
 // Three stores in one process on two cores, 128-byte commands, real disk (go test -bench .): about 0.5 M commands/s
 // with 8,192 in flight, 90,000/s with 64, one at a time p50 0.41 ms. Three processes, and what was tried for throughput:
-// THROUGHPUT.md.
+// THROUGHPUT.md; latency at a rate: node/LATENCY.md.
 //
 // Rejected: waiting for the own fsync before sending to the followers (a round trip more for a lone command); a
 // goroutine per shard that also waits for its fsync (three nodes at 2,000 lifecycles/s, completed p50 / p99: 12.6 / 49 ms
