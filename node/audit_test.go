@@ -144,9 +144,14 @@ func TestAuditIsFound(t *testing.T) {
 			t.Errorf("%+v: %d found, %d there", f, len(got), len(want))
 		}
 	}
-	p, err := n.Audit(t.Context(), api.AuditFilter{Shard: -1, From: mid.Add(time.Hour)})
-	if err != nil || len(p.Records) > 0 || p.NextCursor != "" {
-		t.Errorf("of the future: %+v, %v", p, err)
+	for f := (api.AuditFilter{Shard: -1, From: mid.Add(time.Hour)}); ; { // a page may be cut short by time
+		p, err := n.Audit(t.Context(), f)
+		if err != nil || len(p.Records) > 0 {
+			t.Fatalf("of the future: %+v, %v", p, err)
+		}
+		if f.Cursor = p.NextCursor; f.Cursor == "" {
+			break
+		}
 	}
 	for _, bad := range []api.AuditFilter{{TaskID: "x"}, {GuaranteeLevel: "sometimes"}, {Verb: "x", Cursor: "x"}} {
 		if bad.Shard = -1; asAPIError(func() error { _, err := n.Audit(t.Context(), bad); return err }()).Status != 400 {
