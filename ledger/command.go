@@ -42,6 +42,7 @@ const (
 	kindErase
 	kindEvict
 	kindEvictSettled
+	kindRecall
 )
 
 const (

@@ -52,6 +52,8 @@ func newTxnCommand(k kind) Command {
 		return new(Dependency)
 	case kindAck:
 		return new(Ack)
+	case kindRecall:
+		return new(Recall)
 	case kindSteal:
 		return new(Steal)
 	}

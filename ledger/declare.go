@@ -44,6 +44,8 @@ func (t *Tasks) decideTxn(k kind, r *reader) Outcome {
 		return t.ruled(c)
 	case *Lease:
 		return t.lease(c)
+	case *Recall:
+		return t.recall(c)
 	case *Release:
 		return t.release(c)
 	case *Steal:

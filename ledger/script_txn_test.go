@@ -91,6 +91,10 @@ func (s *script) txnCommand(name string, id TaskID, agent string, epoch uint64) 
 		return c
 	case "hold":
 		return &Hold{ID: id, Approvers: uint32(s.num("approvers", 1)), Rule: s.text("rule", "")}
+	case "recall":
+		p, m := s.spec(), s.terms()
+		return &Recall{Fleet: p.Fleet, Key: p.Key, Agent: s.text("agent", "w1"), Node: "n1", Instance: s.text("instance", ""),
+			RequestHash: DeclareHash(&p, &m)}
 	case "resolve":
 		as, _ := ParseResolution(s.text("as", "completed"))
 		return &Resolve{ID: id, By: s.text("by", ""), As: as, Evidence: s.text("evidence", ""), Result: []byte(s.text("result", ""))}

@@ -27,13 +27,20 @@ func (n *core) Declare(ctx context.Context, list []api.ActionRequest, by string)
 		if err == nil {
 			err = n.dependable(ctx, c.Spec.After)
 		}
-		rulings.add(i, ruled)
+		if c != nil {
+			rulings.add(i, c, ruled, err)
+		}
 		if err != nil {
 			verdicts[i] = refusedAction(err)
 		} else {
 			cmds[i] = c
 		}
 	}
+	var waitsFor *ledger.Declare
+	n.recall(ctx, &rulings, func(i int, c ledger.Command, a answer) {
+		waitsFor = c.(*ledger.Declare)
+		verdicts[i], cmds[i] = n.actionVerdict(ctx, waitsFor, a), nil
+	})
 	n.recordRulings(ctx, rulings, func(i int, err *api.Error) { verdicts[i], cmds[i] = refusedAction(err), nil })
 	for i, c := range cmds {
 		if c != nil {
@@ -59,8 +66,11 @@ func (n *core) Declare(ctx context.Context, list []api.ActionRequest, by string)
 	}
 	wait.Wait()
 	n.metrics.submitted.Add(float64(len(list)))
-	if len(list) == 1 && cmds[0] != nil && list[0].WaitSeconds > 0 {
-		verdicts[0] = n.awaitAction(ctx, cmds[0], verdicts[0], list[0].WaitSeconds)
+	if len(list) == 1 && cmds[0] != nil {
+		waitsFor = cmds[0]
+	}
+	if len(list) == 1 && waitsFor != nil && list[0].WaitSeconds > 0 {
+		verdicts[0] = n.awaitAction(ctx, waitsFor, verdicts[0], list[0].WaitSeconds)
 	}
 	return verdicts, nil
 }
@@ -69,7 +79,8 @@ func refusedAction(e *api.Error) api.ActionVerdict {
 	return api.ActionVerdict{Decision: api.DecisionRefused, TaskID: e.Task, State: e.State, Error: e}
 }
 
-// declareCommand checks an intent and makes it a command.
+// declareCommand checks an intent and makes it a command, also when it is the
+// rules that refuse it.
 func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyless uint32) (*ledger.Declare, *ledger.Ruled, *api.Error) {
 	switch {
 	case a.AgentID == "":
@@ -98,12 +109,9 @@ func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyles
 	hash := ledger.DeclareHash(spec, &terms)
 	id := ledger.NewTaskID(shard, now, n.random())
 	ruled, err := n.rule(id, hash, spec, &terms, a.AgentID)
-	if err != nil {
-		return nil, ruled, err
-	}
 	n.roster.seen(a.AgentID)
 	return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms,
-		Agent: a.AgentID, Node: n.id.NodeID, Instance: a.InstanceID}, ruled, nil
+		Agent: a.AgentID, Node: n.id.NodeID, Instance: a.InstanceID}, ruled, err
 }
 
 // actionVerdict says what an intent's outcome means to its agent.

@@ -301,38 +301,3 @@ func ruled(id ledger.TaskID, s *ledger.Spec, m *ledger.Terms, hash [32]byte, d *
 	c.Detail, c.Evidence = strings.Join(says, "; "), strings.Join(slices.Compact(evidence), " ")
 	return c
 }
-
-// rulings are records to be made, and which of a call's tasks each is about.
-type rulings struct {
-	index []int
-	list  []*ledger.Ruled
-}
-
-func (r *rulings) add(i int, c *ledger.Ruled) {
-	if c != nil {
-		r.index, r.list = append(r.index, i), append(r.list, c)
-	}
-}
-
-// recordRulings enters what the packs decided before anything follows from it:
-// a decision that nobody could prove was not taken, and failed says so.
-func (n *core) recordRulings(ctx context.Context, r rulings, failed func(i int, err *api.Error)) {
-	byShard := map[uint32][]int{}
-	for k, c := range r.list {
-		byShard[c.ID.Shard()] = append(byShard[c.ID.Shard()], k)
-	}
-	for shard, ks := range byShard {
-		cmds := make([]ledger.Command, len(ks))
-		for j, k := range ks {
-			cmds[j] = r.list[k]
-		}
-		for j, a := range n.do(ctx, shard, cmds) {
-			switch {
-			case a.err != nil:
-				failed(r.index[ks[j]], asAPIError(a.err))
-			case a.outcome.Code != ledger.OK:
-				failed(r.index[ks[j]], outcomeError(a.outcome, r.list[ks[j]].ID))
-			}
-		}
-	}
-}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -36,6 +37,7 @@ func TestCompliance(t *testing.T) {
 	g := &governed{c}
 	g.decisions(a, b)
 	g.recorded(a)
+	g.recalled(a)
 	if _, err := a.BindFleet(ctx, api.FleetPacks{FleetID: "eu"}); err != nil {
 		t.Error(err)
 	}
@@ -119,5 +121,50 @@ func (c *governed) recorded(a *Node) {
 	}
 	if got["compliance_refused"] < 3 || got[""]+got["ok"] < 3 {
 		t.Errorf("decisions recorded: %v", got)
+	}
+}
+
+// recalled: an intent from before its fleet had rules is answered from what is
+// stored, with no decision recorded; a new one under another key is refused.
+func (c *governed) recalled(n *Node) {
+	c.t.Helper()
+	keyed := func(key string) func(*api.TaskSpec) {
+		return func(s *api.TaskSpec) { s.IdempotencyKey = key }
+	}
+	act := api.ActionRequest{AgentID: "w", TaskSpec: api.TaskSpec{FleetID: "late", Action: "export", Target: "crm", IdempotencyKey: "k2",
+		Compliance: []byte(`{"data_classification":"personal"}`)}}
+	first := c.verdict(n, "late", "export:crm", `{}`, keyed("k1"))
+	goes := c.want(c.declare(n, act), api.DecisionGo)
+	if _, err := n.BindFleet(c.t.Context(), api.FleetPacks{FleetID: "late", Packs: []string{"gdpr-basics@1.0.0"}}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.eventually("the rules count here", func() error {
+		if v := c.verdict(n, "late", "export:crm", `{}`, nil); v.Error == nil { // a key would be answered from before
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	})
+	count := func() int {
+		p, err := n.Audit(c.t.Context(), api.AuditFilter{Verb: "compliance", FleetID: "late", Shard: -1, Limit: 1000})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return len(p.Records)
+	}
+	before := count()
+	if v := c.verdict(n, "late", "export:crm", `{}`, keyed("k1")); v.Error != nil || !v.Replayed || v.TaskID != first.TaskID {
+		c.t.Errorf("a known key: %+v, was %+v", v, first)
+	}
+	if v := c.verdict(n, "late", "export:crm", `{"other":1}`, keyed("k1")); v.Error == nil || v.Error.Code != "idempotency_key_reused" {
+		c.t.Errorf("a known key, another request: %+v", v)
+	}
+	if v := c.want(c.declare(n, act), api.DecisionGo); v.Epoch != goes.Epoch || !v.Replayed {
+		c.t.Errorf("an action declared again: %+v, was %+v", v, goes)
+	}
+	if after := count(); after != before {
+		c.t.Errorf("%d decisions recorded about known keys", after-before)
+	}
+	if _, err := n.BindFleet(c.t.Context(), api.FleetPacks{FleetID: "late"}); err != nil {
+		c.t.Error(err)
 	}
 }

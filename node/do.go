@@ -217,7 +217,15 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	case *ledger.Expire:
 		return d.admitExpire(c)
 	case *ledger.Declare:
-		return n.admitAgain(c)
+		if c.Terms.Self && c.Spec.Key != "" {
+			n.admitAgain(c.ID.Shard(), c.Spec.Fleet, c.Spec.Key)
+		}
+		return nil
+	case *ledger.Recall:
+		if c.Agent != "" {
+			n.admitAgain(shard, c.Fleet, c.Key)
+		}
+		return nil
 	case *ledger.Fail:
 		id, agent, epoch, verb = c.ID, c.Agent, c.Epoch, "fail"
 		c.AssignedMillis, c.StartedMillis, c.StolenFrom, v = d.settling(c.ID, c.Agent, c.Epoch, nowMillis)
@@ -234,23 +242,19 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 
 // admitAgain asks the rules once more about an intent that was approved and is
 // declared again to get its go.
-func (n *core) admitAgain(c *ledger.Declare) error {
-	if !c.Terms.Self || c.Spec.Key == "" {
-		return nil
-	}
+func (n *core) admitAgain(shard uint32, fleet, key string) {
 	var id ledger.TaskID
-	m := n.taskShard(c.ID.Shard())
+	m := n.taskShard(shard)
 	if m == nil {
-		return nil
+		return
 	}
-	m.view(func(t *ledger.Tasks) { id = t.LiveKey(c.Spec.Fleet, c.Spec.Key) })
+	m.view(func(t *ledger.Tasks) { id = t.LiveKey(fleet, key) })
 	if id.IsZero() {
-		return nil
+		return
 	}
 	if cmd := n.revalidate(id); cmd != nil {
 		n.propose(id.Shard(), []ledger.Command{cmd}) // decided before the intent, which follows it in the log
 	}
-	return nil
 }
 
 func errStale(id ledger.TaskID, epoch uint64) *api.Error {

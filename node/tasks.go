@@ -34,11 +34,12 @@ func (n *core) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]a
 		if err == nil {
 			err = n.dependable(ctx, declaredSpec(c).After)
 		}
-		rulings.add(i, ruled)
+		rulings.add(i, c, ruled, err)
 		if verdicts[i].Error = err; err == nil {
 			cmds[i] = c
 		}
 	}
+	n.recall(ctx, &rulings, func(i int, c ledger.Command, a answer) { verdicts[i], cmds[i] = submitVerdict(c, a), nil })
 	n.recordRulings(ctx, rulings, func(i int, err *api.Error) { verdicts[i].Error, cmds[i] = err, nil })
 	for i, c := range cmds {
 		if c != nil {
@@ -422,7 +423,8 @@ func (w *waiters) applied(events []ledger.Event) {
 	}
 }
 
-// submitCommand checks a submitted task and makes it a command.
+// submitCommand checks a submitted task and makes it a command, also when it is
+// the rules that refuse it.
 func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (ledger.Command, *ledger.Ruled, *api.Error) {
 	spec, err := n.parseSpec(s, now)
 	if err != nil {
@@ -440,13 +442,10 @@ func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint
 	hash := ledger.DeclareHash(spec, &terms) // of what was asked, not of what the rules make of it
 	id := ledger.NewTaskID(shard, now, n.random())
 	ruled, err := n.rule(id, hash, spec, &terms, "")
-	if err != nil {
-		return nil, ruled, err
-	}
 	if has || terms.Approvers > 0 || spec.Guarantee == ledger.ExactlyOnce {
-		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, ruled, nil
+		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, ruled, err
 	}
-	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, ruled, nil
+	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, ruled, err
 }
 
 func (n *core) checkJSON(field string, b json.RawMessage) *api.Error {
