@@ -25,7 +25,8 @@
 //	                       read before they began                     with every answer
 //	one pending change     of the configuration                       with every append
 //	opens again            whatever a crash left                      with every start
-//	agreement              once the faults end, soon; all is answered at the end
+//	leaders                once the faults end, soon: each shard has one that its voters, and their machines, name
+//	agreement              soon after that; all is answered at the end
 //
 // The log is the witness of linearizability: operations are ordered by index,
 // so that it is enough that none gets an index at or before one that had been

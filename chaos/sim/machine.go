@@ -15,6 +15,7 @@ type watched struct {
 	shard   uint32
 	inner   raftstore.Machine
 	applied uint64
+	told    uint64 // who leads, as it was told last; 0: nobody
 }
 
 // Restore implements raftstore.Machine.
@@ -43,10 +44,18 @@ func (w *watched) Freeze() raftstore.Changes { return w.inner.Freeze() }
 func (w *watched) Thaw() { w.inner.Thaw() }
 
 // Lead implements raftstore.Machine.
-func (w *watched) Lead(term uint64) { w.n.sim.check.leads(w.n, w.shard, term) }
+func (w *watched) Lead(term uint64) {
+	w.told = w.n.id
+	w.n.sim.check.leads(w.n, w.shard, term)
+}
 
 // Follow implements raftstore.Machine.
-func (w *watched) Follow(uint64) {}
+func (w *watched) Follow(leader uint64) {
+	if w.n.disk.plant == PlantLeaderUntold && leader != 0 && leader%2 == w.n.id%2 {
+		leader = 0
+	}
+	w.told = leader
+}
 
 // Digest implements raftstore.Machine.
 func (w *watched) Digest() uint64 { return w.inner.Digest() }

@@ -207,6 +207,9 @@ func (r *replica) send(m *pb.Message) {
 		s.net.stream(r, m.GetTo(), &snapshot{state: st, leaderTerm: m.GetTerm(), records: slices.Clone(r.n.disk.books[r.shard].records[:st.records])})
 		return
 	}
+	if s.plant == PlantVotesUnsaid && m.GetType() == pb.MsgVoteResp && !m.GetReject() {
+		return
+	}
 	s.disguise(r, m)
 	b, err := proto.Marshal(m)
 	if err != nil {

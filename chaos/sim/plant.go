@@ -24,12 +24,15 @@ const (
 	PlantOldTermCommit    Plant = "old-term-commit"     // an entry of an earlier term counts as committed when a majority has it
 	PlantTombForgotten    Plant = "tomb-forgotten"      // a replica that comes back after its removal knows nothing of its promises
 	PlantApplyDiffers     Plant = "apply-differs"       // a machine decides by something that is not in the log
+	PlantVotesUnsaid      Plant = "votes-unsaid"        // a vote that is on the disk is not told to the candidate
+	PlantLeaderUntold     Plant = "leader-untold"       // a machine is not told of a leader that raft knows
 )
 
 // Plants lists them all.
 var Plants = []Plant{
 	PlantAckBeforeSync, PlantHardStateSkipped, PlantVoteForgotten, PlantAppliedTwice, PlantTruncateAhead, PlantJournalUnsynced,
 	PlantInstallHalf, PlantStaleContext, PlantReadAlone, PlantOldTermCommit, PlantTombForgotten, PlantApplyDiffers,
+	PlantVotesUnsaid, PlantLeaderUntold,
 }
 
 // disguise changes a message on its way out as a planted mistake would.

@@ -300,16 +300,15 @@ func (s *sim) settle() {
 		}
 	}
 	s.rates.propose, s.rates.read = 300, 300
+	for limit, led := s.now+leaderSteps, false; !led; led = s.led() {
+		if s.now > limit {
+			s.failf("not every shard has a leader that its members name %d steps after the last fault:\n%s", leaderSteps, s.standings())
+		}
+		s.step()
+	}
 	for limit := s.now + settleSteps; !s.settled(); {
 		if s.now > limit {
-			var at []string
-			for _, n := range s.nodes {
-				for _, shard := range sorted(n.replicas) {
-					st := n.replicas[shard].Standing()
-					at = append(at, fmt.Sprintf("node %d shard %d: %v term %d leader %d commit %d applied %d", n.id, shard, st.Role, st.Term, st.Leader, st.Commit, st.Applied))
-				}
-			}
-			s.failf("no agreement %d steps after the last fault:\n%s", settleSteps, strings.Join(at, "\n"))
+			s.failf("no agreement %d steps after there were leaders:\n%s", settleSteps, s.standings())
 		}
 		if s.now > limit-settleSteps+settleLoad {
 			s.rates.propose, s.rates.read = 0, 0
@@ -319,6 +318,41 @@ func (s *sim) settle() {
 	s.check.final()
 	s.answers()
 }
+
+// standings are where all replicas stand, a line each.
+func (s *sim) standings() string {
+	var at []string
+	for _, n := range s.nodes {
+		for _, shard := range sorted(n.replicas) {
+			r := n.replicas[shard]
+			st := r.Standing()
+			at = append(at, fmt.Sprintf("node %d shard %d: %v term %d leader %d (told %d) commit %d applied %d", n.id, shard, st.Role, st.Term, st.Leader, r.machine.told, st.Commit, st.Applied))
+		}
+	}
+	return strings.Join(at, "\n")
+}
+
+// led: every shard has a leader that is ready, and that its voters know, which
+// means that their machines were told. One that was away from its group, or was
+// put away, hears of it when it gets the log.
+func (s *sim) led() bool {
+	for shard := range s.shards {
+		lead := s.leader(uint32(shard))
+		if lead == nil {
+			return false
+		}
+		for _, id := range lead.Conf.GetVoters() {
+			r := s.nodes[id-1].replicas[uint32(shard)]
+			if r == nil || r.Standing().Leader != lead.Leader || r.machine.told != lead.Leader {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// leaderSteps are some twenty election timeouts: votes may split, and terms differ.
+const leaderSteps = 800
 
 // settleSteps are some 40 election timeouts: elections may split, and a
 // snapshot may be on its way.
@@ -342,7 +376,7 @@ func (s *sim) settled() bool {
 			if r == nil {
 				s.failf("node %d is a member of shard %d and has no replica of it", id, shard)
 			}
-			if at := r.Standing(); at.Applied != lead.Commit || at.Term != lead.Term {
+			if at := r.Standing(); at.Applied != lead.Commit || at.Term != lead.Term || at.Leader != lead.Leader || r.machine.told != lead.Leader {
 				return false
 			}
 		}
