@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
@@ -24,6 +25,8 @@ import (
 type RestoreConfig struct {
 	Backup   string // a file of `quorate backup`
 	Survivor string // the data directory of a node of a cluster that lost its majority, not running
+	// AcceptLost goes on without the shards that the survivor has no replica of: they begin empty.
+	AcceptLost bool
 
 	// DataDir is where the nodes' data directories are made: DataDir itself for
 	// one member, DataDir/<node ID> for more. They are absent or empty.
@@ -66,12 +69,14 @@ type RestoredShard struct {
 	Commit     uint64 `json:"survivor_commit_index,omitempty"`
 	Uncertain  uint64 `json:"uncertain_entries,omitempty"`
 	MayHaveLed bool   `json:"survivor_may_have_led,omitempty"`
+	Lost       bool   `json:"lost,omitempty"` // the survivor had no replica: it begins empty
 }
 
 // RestoredSurvivor names the node that was left.
 type RestoredSurvivor struct {
 	NodeID string   `json:"node_id"`
 	Lost   []string `json:"other_nodes"`
+	Shards []uint32 `json:"lost_shards,omitempty"` // that it had no replica of
 }
 
 // Restore makes a new cluster out of a backup or a survivor: new cluster ID, new
@@ -186,7 +191,7 @@ func (r *restore) openSurvivor() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if id.ClusterID.IsZero() || id.Joined {
+	if id.ClusterID.IsZero() {
 		return nil, fmt.Errorf("%s is of a node that was no member of a cluster", r.cfg.Survivor)
 	}
 	lock, err := lockDir(files.FS{}, r.cfg.Survivor)
@@ -197,15 +202,42 @@ func (r *restore) openSurvivor() (unlock func(), err error) {
 		lock.Close()
 		return nil, err
 	}
-	r.from, r.name, r.count = id.ClusterID, id.Cluster, r.survivor.Shards()
+	r.from, r.name, r.count = id.ClusterID, id.Cluster, id.Shards
 	r.what = "survivor " + id.NodeID
 	r.out.Survivor = &RestoredSurvivor{NodeID: id.NodeID}
+	if err := r.missing(); err != nil {
+		return nil, errors.Join(err, r.survivor.Close(), lock.Close())
+	}
 	for _, v := range id.Voters {
 		if v.RaftID != id.RaftID {
 			r.out.Survivor.Lost = append(r.out.Survivor.Lost, v.NodeID)
 		}
 	}
 	return func() { lock.Close() }, nil
+}
+
+// missing finds the shards that the survivor has no replica of. With more nodes
+// than a shard has replicas, no node has them all.
+func (r *restore) missing() error {
+	have := r.survivor.Shards()
+	if !slices.Contains(have, controlShard) {
+		return fmt.Errorf("%s has no replica of the control shard: it was no member of the cluster yet. Take another node's directory", r.cfg.Survivor)
+	}
+	lost := &r.out.Survivor.Shards
+	for shard := range r.count {
+		if !slices.Contains(have, shard) {
+			*lost = append(*lost, shard)
+		}
+	}
+	if len(*lost) == 0 || r.cfg.AcceptLost {
+		return nil
+	}
+	names := make([]string, len(*lost))
+	for i, shard := range *lost {
+		names[i] = shardName(shard)
+	}
+	return fmt.Errorf("%s has no replica of shard %s (of %d): every task, key and audit record in them would be lost. Look whether another node's directory has them; to go on with what there is, accept the loss (--accept-lost-shards)",
+		r.cfg.Survivor, strings.Join(names, ", "), r.count)
 }
 
 // found draws the new identities.
@@ -229,6 +261,9 @@ func (r *restore) found() (err error) {
 func (r *restore) commands(info raftstore.SeedInfo) [][]byte {
 	c := &ledger.ClusterRestored{ClusterID: r.ids[0].ClusterID, From: r.from, Name: r.out.Cluster, Shards: r.count,
 		EpochFloor: epochFloor(info.NewTerm), Source: r.what}
+	if r.out.Survivor != nil && slices.Contains(r.out.Survivor.Shards, info.Shard) {
+		c.Source += ", which had no replica of this shard: what was in it is lost"
+	}
 	for _, v := range r.ids[0].Voters {
 		c.Members = append(c.Members, ledger.Node{RaftID: v.RaftID, NodeID: v.NodeID, PeerAddr: v.PeerAddr})
 	}
@@ -287,6 +322,12 @@ func (r *restore) fromSurvivor(ctx context.Context, s *raftstore.Seed, report bo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for shard := range r.count {
+		if slices.Contains(r.out.Survivor.Shards, shard) {
+			if err := r.lostShard(s, shard, report); err != nil {
+				return err
+			}
+			continue
+		}
 		st, err := r.survivor.Shard(shard)
 		if err != nil {
 			return err
@@ -310,4 +351,19 @@ func (r *restore) fromSurvivor(ctx context.Context, s *raftstore.Seed, report bo
 		}
 	}
 	return nil
+}
+
+// lostShard begins a shard anew; its ledger says so.
+func (r *restore) lostShard(s *raftstore.Seed, shard uint32, report bool) error {
+	sh, err := r.survivor.Lost(r.commands)
+	if err != nil {
+		return err
+	}
+	info, err := s.Add(sh)
+	if err == nil && report {
+		head := ledger.NewChain(shard)
+		r.out.Shards = append(r.out.Shards, RestoredShard{Shard: shard, Index: info.Last, LedgerHead: hex.EncodeToString(head.Hash[:]),
+			EpochFloor: epochFloor(info.NewTerm), Lost: true})
+	}
+	return err
 }

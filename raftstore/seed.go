@@ -45,7 +45,9 @@ type SeedConfig struct {
 
 // SeedShard is one shard of the source.
 type SeedShard struct {
-	Stream io.Reader // as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB
+	// Stream is as Store.Backup wrote it; no byte behind it is read if it is a bufio.Reader of 256 KiB. nil: the shard
+	// is lost and begins empty; see Survivor.Lost.
+	Stream io.Reader
 	// Commands of the first entry of the new cluster, at least one. NewTerm, Index and Last are known to it.
 	Commands func(SeedInfo) [][]byte
 	// Journal, unless nil, sees every record of the journal; an error refuses the source.
@@ -116,6 +118,14 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 	}
 	if sh.Commands == nil {
 		return info, errors.New("no command begins the new log")
+	}
+	if sh.Stream == nil {
+		c := checkpoint{index: bootIndex, term: bootTerm, conf: &pb.ConfState{Voters: s.voters}}
+		if err := s.d.state.write(fmt.Sprintf("seed-%d", id), []*stateWrite{{shard: id, c: c}}); err != nil {
+			return info, err
+		}
+		info = SeedInfo{Shard: id, Index: c.index, Term: c.term, Last: c.index, NewTerm: max(c.term, sh.term) + termRaise}
+		return info, s.writeLog(&info, sh)
 	}
 	g := &stagedSnapshot{fs: s.d.fs, tables: tableSet{d: s.d.state, name: fmt.Sprintf("seed-%d", id)}}
 	g.accept = func(h snapshotHeader) error {

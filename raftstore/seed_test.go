@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -217,8 +218,8 @@ func TestSurvivor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sv.Close()
-	if n := sv.Shards(); n != 1 {
-		t.Fatalf("%d shards", n)
+	if have := sv.Shards(); !slices.Equal(have, []uint32{0}) {
+		t.Fatalf("shards %d", have)
 	}
 	st, err := sv.Shard(0)
 	if err != nil || st.Last < commit || st.Checkpoint != bootIndex || st.LastLed {
@@ -239,12 +240,26 @@ func TestSurvivor(t *testing.T) {
 		if err != nil || info.Last != st.Last || info.NewTerm < st.Term+termRaise {
 			t.Fatalf("%+v, %v", info, err)
 		}
+		lost, err := sv.Lost(told("origin=nothing")) // a shard that it has no replica of
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := s.Add(lost); err != nil || info.Shard != 1 || info.NewTerm < st.Term+termRaise {
+			t.Fatalf("%+v, %v", info, err)
+		}
 		if err := s.Finish(); err != nil {
 			t.Fatal(err)
 		}
 	})
 	next.must(0, "after=recovery")
-	next.converge(1)
+	next.must(1, "after=loss")
+	next.converge(2)
+	survived(t, next)
+}
+
+// survived looks for what the survivor of TestSurvivor had, and for the shard that it had not.
+func survived(t *testing.T, next *network) {
+	t.Helper()
 	for id, n := range next.nodes {
 		for i := range 100 {
 			if got := n.toy(0).get(fmt.Sprintf("k%d", i)); got != fmt.Sprint(i) {
@@ -253,6 +268,9 @@ func TestSurvivor(t *testing.T) {
 		}
 		if n.toy(0).get("origin") != "survivor" {
 			t.Errorf("node %d was not told where it comes from", id)
+		}
+		if n.toy(1).get("origin") != "nothing" || n.toy(1).get("after") != "loss" {
+			t.Errorf("node %d: the lost shard holds %q", id, n.toy(1).get("origin"))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -74,8 +75,22 @@ func (s *Survivor) open() (err error) {
 // Close closes it.
 func (s *Survivor) Close() error { return s.d.close() }
 
-// Shards is how many shards there are.
-func (s *Survivor) Shards() uint32 { return uint32(len(s.d.present)) }
+// Shards are those it has a replica of, in ascending order.
+func (s *Survivor) Shards() []uint32 { return slices.Clone(s.d.present) }
+
+// Lost stands for a shard that the survivor has no replica of: in the new cluster it begins empty, in a term above
+// every one that the survivor knows of any shard.
+func (s *Survivor) Lost(commands func(SeedInfo) [][]byte) (SeedShard, error) {
+	sh := SeedShard{Commands: commands}
+	for _, id := range s.d.present {
+		l, err := s.log(id)
+		if err != nil {
+			return SeedShard{}, fmt.Errorf("raftstore: survivor: shard %d: %w", id, err)
+		}
+		sh.term = max(sh.term, l.hard.GetTerm())
+	}
+	return sh, nil
+}
 
 // Shard describes one, after checking it.
 func (s *Survivor) Shard(id uint32) (SurvivorShard, error) {

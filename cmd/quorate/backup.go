@@ -98,6 +98,7 @@ func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<2
 type restoreCmd struct {
 	Backup       string   `arg:"" optional:"" placeholder:"BACKUP" help:"A file of quorate backup."`
 	FromSurvivor string   `placeholder:"DIR" help:"Instead of a backup: the data directory of a node whose cluster lost its majority."`
+	AcceptLost   bool     `name:"accept-lost-shards" help:"With --from-survivor: go on without the shards that the survivor has no replica of. They begin empty."`
 	DataDir      string   `placeholder:"DIR" help:"Where the new nodes' data directories are made: DIR itself for one member, DIR/ID for more."`
 	Member       []string `placeholder:"ID=HOST:PORT" help:"A node of the new cluster and its peer address; once for each, default n1=127.0.0.1:7701."`
 	Cluster      string   `placeholder:"NAME" help:"The new cluster's name; default the old one's."`
@@ -127,6 +128,10 @@ Lost quorum (a majority of the disks is gone for good):
   Everything the survivor's log has is kept, also entries it did not know to be
   committed. What the lost nodes acknowledged without it is lost: entries behind
   the last index that is printed.
+  With more than three nodes no node has every shard. Restore names those that
+  the survivor lacks and changes nothing; with --accept-lost-shards it goes on
+  with what there is: the shards it names begin empty, what was in them is lost,
+  and the first record of each says so.
 
 Both ways: cluster and raft IDs are new and the old ones never return; terms and
 epochs begin above all old ones, so that an agent of the old cluster is refused
@@ -143,7 +148,7 @@ func (c *restoreCmd) Run(ctx context.Context, con console) error {
 	if c.DataDir == "" || (c.Backup == "") == (c.FromSurvivor == "") {
 		return usageError{fmt.Errorf("restore: want BACKUP or --from-survivor DIR, and --data-dir")}
 	}
-	cfg := node.RestoreConfig{Backup: c.Backup, Survivor: c.FromSurvivor, DataDir: c.DataDir, Cluster: c.Cluster, Now: time.Now()}
+	cfg := node.RestoreConfig{Backup: c.Backup, Survivor: c.FromSurvivor, AcceptLost: c.AcceptLost, DataDir: c.DataDir, Cluster: c.Cluster, Now: time.Now()}
 	if len(c.Member) == 0 {
 		c.Member = []string{"n1=127.0.0.1:7701"}
 	}
@@ -197,6 +202,9 @@ func printRestored(con console, r node.Restored) {
 		head += " COMMITTED UNCERTAIN"
 	}
 	table(w, head, rows)
+	if r.Survivor != nil && len(r.Survivor.Shards) > 0 {
+		fmt.Fprintf(w, "\nlost: %s had no replica of shard %s; what was in them is gone\n", r.Survivor.NodeID, strings.Trim(fmt.Sprint(r.Survivor.Shards), "[]"))
+	}
 	rows = nil
 	for _, n := range r.Nodes {
 		rows = append(rows, []string{n.NodeID, n.RaftID, n.DataDir})
