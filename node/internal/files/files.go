@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -98,6 +99,7 @@ func (f FS) Replace(path string, b []byte) error {
 	if f.FS == nil {
 		x, err = os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	} else {
+		b = slices.Clone(b) // a vfs.File may spoil what it is given
 		x, err = f.FS.Create(tmp, vfs.WriteCategoryUnspecified)
 	}
 	if err != nil {
@@ -202,6 +204,11 @@ func (x *brought) Size() (int64, error) {
 		return 0, err
 	}
 	return st.Size(), nil
+}
+
+// WriteAt implements File.
+func (x *brought) WriteAt(b []byte, at int64) (int, error) {
+	return x.File.WriteAt(slices.Clone(b), at) // it may spoil what it is given
 }
 
 // Truncate implements File.
