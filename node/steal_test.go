@@ -55,19 +55,7 @@ func (c *testCluster) idleSteals(t *testing.T, at *Node, capability string) {
 	}
 	hold(busy, tasks)
 	working(t, clientOf(t, at), client.WorkConfig{Manifest: manifest(thief, 0, capability), Handler: handler, Concurrency: 1, Credit: 3})
-	var stolen []api.Task
-	c.eventually(thief+" steals", func() error {
-		stolen = stolen[:0]
-		for _, task := range c.heldBy(thief) {
-			if task.StolenFrom != "" {
-				stolen = append(stolen, task)
-			}
-		}
-		if len(stolen) == 0 {
-			return errors.New("nothing yet")
-		}
-		return nil
-	})
+	stolen := c.stolenBy(thief)
 	for _, task := range stolen {
 		if task.L5 != "STOLEN" && task.State == "assigned" || task.StolenFrom != busy {
 			t.Errorf("%+v", task)
@@ -125,6 +113,24 @@ func (c *testCluster) recorded(s *api.Task, busy, thief string) {
 	if got := strings.Join(verbs, " "); !strings.HasPrefix(got, "submit stolen ") || strings.Count(got, "complete") != 1 { // the busy one may steal it back
 		t.Errorf("records of a stolen task: %s", got)
 	}
+}
+
+// stolenBy waits until an agent holds stolen tasks, and lists them.
+func (c *testCluster) stolenBy(thief string) (stolen []api.Task) {
+	c.t.Helper()
+	c.eventually(thief+" steals", func() error {
+		stolen = stolen[:0]
+		for _, task := range c.heldBy(thief) {
+			if task.StolenFrom != "" {
+				stolen = append(stolen, task)
+			}
+		}
+		if len(stolen) == 0 {
+			return errors.New("nothing yet")
+		}
+		return nil
+	})
+	return stolen
 }
 
 // heldBy lists the tasks an agent holds.
