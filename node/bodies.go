@@ -17,19 +17,21 @@ import (
 // may take to arrive in the replica here.
 const replicaWait = 100 * time.Millisecond
 
-// fetchBodies renders leases for grants; one whose task is not ready any more,
-// or can't be had, is left out.
-func (n *core) fetchBodies(ctx context.Context, got []grant) map[ledger.TaskID]api.Lease {
-	out := make(map[ledger.TaskID]api.Lease, len(got))
+// fetchBodies renders leases for grants, each at its grant's place; one whose
+// task is not ready any more, or can't be had, has no task ID.
+func (n *core) fetchBodies(ctx context.Context, got []grant) []api.Lease {
+	out := make([]api.Lease, len(got))
 	far := map[uint32][]stolen{}
-	for _, g := range got {
+	places := map[uint32][]int{} // of far's, in out
+	for i, g := range got {
 		t, ok, err := n.replicaTask(g)
 		switch {
 		case err != nil:
 		case !ok:
+			places[g.id.Shard()] = append(places[g.id.Shard()], i)
 			far[g.id.Shard()] = append(far[g.id.Shard()], stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt, Logged: g.logged})
 		case leasable(&t, g):
-			out[g.id] = renderLease(&t, g)
+			out[i] = renderLease(&t, g)
 		}
 	}
 	for shard, list := range far {
@@ -38,9 +40,7 @@ func (n *core) fetchBodies(ctx context.Context, got []grant) map[ledger.TaskID]a
 			continue
 		}
 		for i, l := range leases {
-			if l.TaskID != "" {
-				out[list[i].ID] = l
-			}
+			out[places[shard][i]] = l
 		}
 	}
 	return out

@@ -319,15 +319,14 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 // notes them as held, and confirms those that came from elsewhere. If the
 // caller has gone meanwhile, everything is given back.
 func (n *core) bodies(ctx context.Context, agent string, got []grant) []api.Lease {
-	out := make([]api.Lease, 0, len(got))
-	kept := got[:0]
+	fetched := n.fetchBodies(ctx, got)
+	out, kept := fetched[:0], got[:0] // both fall behind what is looked at
 	var refused []grant
 	now := n.nowMillis()
-	fetched := n.fetchBodies(ctx, got)
 	perCapability := n.holds.perCapability(agent)
-	for _, g := range got {
-		lease, ok := fetched[g.id]
-		if !ok {
+	for i, g := range got {
+		lease := fetched[i]
+		if lease.TaskID == "" {
 			refused = append(refused, g)
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -95,53 +96,73 @@ func failAll(count int, err error) []answer {
 	return a
 }
 
+// Of a batch's commands: how long another is taken to be at most, and how much
+// longer than the first.
+const (
+	commandGuess = 1 << 10
+	commandSpare = 16
+)
+
+// outcomes gathers a batch's answers. One value for all: a command's callback
+// is a pointer and a number.
+type outcomes struct {
+	answers []answer
+	left    atomic.Int32
+	done    chan struct{} // closed with the last answer
+	mu      struct {
+		sync.Mutex
+		abandoned bool // the caller has gone: answers stay as they are
+	}
+}
+
+func (w *outcomes) take(i int, r raftstore.Result) {
+	a := resultAnswer(r)
+	w.mu.Lock()
+	if !w.mu.abandoned {
+		w.answers[i] = a
+	}
+	w.mu.Unlock()
+	if w.left.Add(-1) == 0 {
+		close(w.done)
+	}
+}
+
 // doHere proposes commands on this node and waits for their outcomes.
 func (n *core) doHere(ctx context.Context, shard uint32, cmds []ledger.Command) []answer {
 	answers := make([]answer, len(cmds))
 	proposals := make([]raftstore.Proposal, 0, len(cmds))
-	var left atomic.Int32
-	done := make(chan struct{})
-	var mu sync.Mutex // answers may still arrive after ctx ended
-	abandoned := false
+	w := &outcomes{answers: answers, done: make(chan struct{})}
 	now := n.nowMillis()
-	buf := make([]byte, 0, 256*len(cmds))
+	var buf []byte
 	for i, c := range cmds {
 		if err := n.admit(shard, c, now); err != nil {
 			answers[i].err = err
 			continue
 		}
 		start := len(buf)
-		buf = c.Append(buf)
+		if buf = c.Append(buf); start == 0 { // the others are most likely about as long
+			buf = slices.Grow(buf, (min(len(buf), commandGuess)+commandSpare)*(len(cmds)-1-i))
+		}
 		proposals = append(proposals, raftstore.Proposal{
 			Command: buf[start:len(buf):len(buf)],
 			New:     isNew(c),
 			Async:   isAsync(c),
-			Done: func(r raftstore.Result) {
-				a := resultAnswer(r)
-				mu.Lock()
-				if !abandoned {
-					answers[i] = a
-				}
-				mu.Unlock()
-				if left.Add(-1) == 0 {
-					close(done)
-				}
-			},
+			Done:    func(r raftstore.Result) { w.take(i, r) },
 		})
 	}
 	if len(proposals) == 0 {
 		return answers
 	}
-	left.Store(int32(len(proposals)))
+	w.left.Store(int32(len(proposals)))
 	n.store.Propose(shard, proposals)
 	select {
-	case <-done:
+	case <-w.done:
 		return answers
 	case <-ctx.Done():
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	abandoned = true
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.abandoned = true
 	for i := range answers {
 		if answers[i] == (answer{}) {
 			answers[i].err = raftstore.ErrUnknown

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,7 @@ import (
 	"github.com/quorate/quorate/node/client"
 )
 
-func benchNodes(b *testing.B, count int) []*Node {
+func benchNodes(b testing.TB, count int) []*Node {
 	b.Helper()
 	var nodes []*Node
 	var join []string
@@ -39,6 +40,14 @@ func benchNodes(b *testing.B, count int) []*Node {
 // 128 bytes submitted in batches of 256 by 16 goroutines, an agent on Batch.
 func BenchmarkEmbedded(b *testing.B) {
 	n := benchNodes(b, 1)[0]
+	b.ReportAllocs()
+	b.ResetTimer()
+	lifecycles(b, n, b.N)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lifecycles/s")
+}
+
+// lifecycles takes count tasks through n.
+func lifecycles(b testing.TB, n *Node, count int) {
 	ctx, stop := context.WithCancel(b.Context())
 	var done atomic.Int64
 	all := make(chan struct{})
@@ -52,15 +61,13 @@ func BenchmarkEmbedded(b *testing.B) {
 				}
 				return out
 			}, Settled: func(list []api.Settlement) {
-				if done.Add(int64(len(list))) == int64(b.N) {
+				if done.Add(int64(len(list))) == int64(count) {
 					close(all)
 				}
 			}})
 		})
 	}
 	input := []byte(`"` + fmt.Sprintf("%0126d", 0) + `"`)
-	b.ReportAllocs()
-	b.ResetTimer()
 	var submitting sync.WaitGroup
 	var next atomic.Int64
 	for range 16 {
@@ -68,7 +75,7 @@ func BenchmarkEmbedded(b *testing.B) {
 			for {
 				to := next.Add(256)
 				from := to - 256
-				if to = min(to, int64(b.N)); from >= to {
+				if to = min(to, int64(count)); from >= to {
 					return
 				}
 				specs := make([]api.TaskSpec, to-from)
@@ -90,9 +97,39 @@ func BenchmarkEmbedded(b *testing.B) {
 	}
 	submitting.Wait()
 	<-all
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lifecycles/s")
 	stop()
 	working.Wait()
+}
+
+// What a lifecycle within the process may allocate, both ends together:
+// measured 16 objects and 7 to 8 KB, and room for the shorter
+// batches of a busy machine.
+const (
+	lifecycleObjects = 18
+	lifecycleBytes   = 12_000
+)
+
+// A path that begins to allocate once more for each task fails here.
+func TestLifecycleAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, too")
+	}
+	n := benchNodes(t, 1)[0]
+	lifecycles(t, n, 2000) // what is made once
+	const count = 20_000
+	var objects, bytes float64
+	for range 3 { // a hiccup of the machine makes short batches
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		lifecycles(t, n, count)
+		runtime.ReadMemStats(&after)
+		objects, bytes = float64(after.Mallocs-before.Mallocs)/count, float64(after.TotalAlloc-before.TotalAlloc)/count
+		t.Logf("%.1f objects, %.0f bytes a lifecycle", objects, bytes)
+		if objects <= lifecycleObjects && bytes <= lifecycleBytes {
+			return
+		}
+	}
+	t.Errorf("a lifecycle allocates %.1f objects of %.0f bytes together, want at most %d and %d", objects, bytes, lifecycleObjects, lifecycleBytes)
 }
 
 // BenchmarkOneCaller is the time of a submit acknowledged by a quorum of three

@@ -22,7 +22,13 @@ const (
 
 // parseSpec checks a submitted task and makes it the ledger's.
 func (n *core) parseSpec(s *api.TaskSpec, now int64) (*ledger.Spec, *api.Error) {
-	spec := &ledger.Spec{Fleet: s.FleetID, Action: s.Action, Target: s.Target, Description: s.Description,
+	spec := new(ledger.Spec)
+	return spec, n.parseSpecInto(spec, s, now)
+}
+
+// parseSpecInto is parseSpec where the caller has room, in a command.
+func (n *core) parseSpecInto(spec *ledger.Spec, s *api.TaskSpec, now int64) *api.Error {
+	*spec = ledger.Spec{Fleet: s.FleetID, Action: s.Action, Target: s.Target, Description: s.Description,
 		Input: s.Input, Context: s.Context, Key: s.IdempotencyKey, Reversible: s.Reversible, Rollback: s.Rollback,
 		Verify: s.Verify, Approval: s.Approval, Compliance: s.Compliance, Session: s.SessionID}
 	if spec.Fleet == "" {
@@ -36,28 +42,28 @@ func (n *core) parseSpec(s *api.TaskSpec, now int64) (*ledger.Spec, *api.Error) 
 		{"session_id", s.SessionID, MaxNameBytes, false}, {"idempotency_key", s.IdempotencyKey, MaxKeyBytes, false},
 		{"description", s.Description, MaxDescriptionBytes, false}} {
 		if f.required && f.value == "" {
-			return nil, errInvalid(f.name + " is missing")
+			return errInvalid(f.name + " is missing")
 		}
 		if len(f.value) > f.limit {
-			return nil, errInvalid(fmt.Sprintf("%s has %d bytes, at most %d", f.name, len(f.value), f.limit))
+			return errInvalid(fmt.Sprintf("%s has %d bytes, at most %d", f.name, len(f.value), f.limit))
 		}
 	}
 	if e := checkCapability(s.Action, s.Target); e != nil {
-		return nil, e
+		return e
 	}
 	var e *api.Error
 	if spec.After, e = n.parseAfter(s.After); e != nil {
-		return nil, e
+		return e
 	}
 	for _, f := range []struct {
 		name string
 		b    []byte
 	}{{"input", s.Input}, {"context", s.Context}, {"rollback", s.Rollback}, {"verify", s.Verify}, {"approval", s.Approval}, {"compliance", s.Compliance}, {"snapshot", s.Snapshot}} {
 		if err := n.checkJSON(f.name, f.b); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return spec, parseRest(s, spec, now)
+	return parseRest(s, spec, now)
 }
 
 // checkCapability checks an action and its target.

@@ -426,8 +426,9 @@ func (w *waiters) applied(events []ledger.Event) {
 // submitCommand checks a submitted task and makes it a command, also when it is
 // the rules that refuse it.
 func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint32) (ledger.Command, *ledger.Ruled, *api.Error) {
-	spec, err := n.parseSpec(s, now)
-	if err != nil {
+	c := new(ledger.Submit) // most are; the spec is made where it stays
+	spec := &c.Spec
+	if err := n.parseSpecInto(spec, s, now); err != nil {
 		return nil, nil, err
 	}
 	shard := keyless
@@ -445,7 +446,8 @@ func (n *core) submitCommand(s *api.TaskSpec, by string, now int64, keyless uint
 	if has || terms.Approvers > 0 || spec.Guarantee == ledger.ExactlyOnce {
 		return &ledger.Declare{ID: id, RequestHash: hash, Spec: *spec, Terms: terms}, ruled, err
 	}
-	return &ledger.Submit{ID: id, RequestHash: hash, Spec: *spec}, ruled, err
+	c.ID, c.RequestHash = id, hash
+	return c, ruled, err
 }
 
 func (n *core) checkJSON(field string, b json.RawMessage) *api.Error {

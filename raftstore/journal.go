@@ -99,14 +99,13 @@ func (j *journal) Append(record []byte) {
 	if len(record) == 0 || len(record) > maxJournalRecord {
 		panic(fmt.Sprintf("journal record of %d bytes", len(record)))
 	}
-	var head [journalFrameBytes]byte
-	binary.LittleEndian.PutUint32(head[:], uint32(len(record)))
-	binary.LittleEndian.PutUint32(head[4:], crcOf(record))
-	j.sum = crc32.Update(j.sum, castagnoli, head[:])
-	j.sum = crc32.Update(j.sum, castagnoli, record)
+	sum := crcOf(record)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.mu.buf = append(append(j.mu.buf, head[:]...), record...)
+	start := len(j.mu.buf)
+	j.mu.buf = binary.LittleEndian.AppendUint32(j.mu.buf, uint32(len(record)))
+	j.mu.buf = append(binary.LittleEndian.AppendUint32(j.mu.buf, sum), record...)
+	j.sum = crc32.Update(j.sum, castagnoli, j.mu.buf[start:])
 	j.mu.size += int64(journalFrameBytes + len(record))
 	if len(j.mu.buf) >= journalBufferBytes {
 		if err := j.flushLocked(); err != nil {

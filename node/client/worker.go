@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,6 +156,7 @@ func (w *worker) empty() bool {
 func (w *worker) take(list []api.Lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.mu.queue = slices.Grow(w.mu.queue, len(list)) // Batch takes the queue whole: it always begins anew
 	for _, l := range list {
 		if old := w.mu.held[l.TaskID]; old != nil && old.epoch >= l.Epoch {
 			continue
@@ -243,6 +245,7 @@ func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
 // settle hands verdicts to the writer. The ended tasks' credit goes with them.
 func (w *worker) settle(list []api.Settlement) {
 	w.mu.Lock()
+	w.mu.settle = slices.Grow(w.mu.settle, len(list))
 	for i := range list {
 		if h := w.mu.held[list[i].TaskID]; h != nil && h.epoch == list[i].Epoch && !h.ended {
 			h.ended = true

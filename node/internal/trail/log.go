@@ -49,6 +49,7 @@ type Log struct {
 	path    string // without extension
 
 	advance sync.Mutex // held by Advance and Save
+	hashes  []byte     // of a pass of Advance, reused
 	mu      struct {
 		sync.RWMutex
 		tree    proof.Tree
@@ -112,7 +113,7 @@ func (l *Log) Advance() (more bool, err error) {
 	if l.journal.Size() <= from {
 		return false, nil
 	}
-	var hashes []byte
+	hashes := l.hashes[:0]
 	var bad error
 	n := 0
 	err = l.journal.Read(from, func(_, next int64, b []byte) bool {
@@ -138,7 +139,7 @@ func (l *Log) Advance() (more bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.tree, l.mu.offset = tree, from
-	l.mu.pending = append(l.mu.pending, hashes...)
+	l.mu.pending, l.hashes = append(l.mu.pending, hashes...), hashes
 	return n == passRecords, l.flushLocked()
 }
 
