@@ -15,7 +15,7 @@ import (
 // Thefts, completions, agents that leave, leader changes and links that are
 // cut, all at once: every task ends once. A new leader that gets no report from
 // a node in time gives its tasks again, so only while no leader changed is each
-// begun with once.
+// begun with once, at the first attempt.
 func TestStealExactlyOnce(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3, nil)
@@ -61,15 +61,13 @@ func TestStealExactlyOnce(t *testing.T) {
 	}
 	stop()
 	wait.Wait()
-	if err := ended(); err != nil {
-		t.Error(err)
-	}
+	c.eventually("all are completed", ended) // again: a node counts by its replicas, which may be behind
 	for _, id := range ids {
 		task, err := c.nodes[0].Task(t.Context(), id, 20*time.Second)
 		mu.Lock()
 		n := begun[id]
 		mu.Unlock()
-		if err != nil || task.State != "completed" || task.Attempts != 1 || n == 0 || n > 1 && c.terms() == terms {
+		if err != nil || task.State != "completed" || n == 0 || (n > 1 || task.Attempts != 1) && c.terms() == terms {
 			t.Errorf("%s %s, attempts %d, begun %d times: %v", id, task.State, task.Attempts, n, err)
 		}
 	}
