@@ -428,6 +428,14 @@ func TestRemovedIsNotHeard(t *testing.T) {
 	c.drop(gone)
 	c.eventually("removal", func() error { _, err := c.nodes[0].RemoveNode(t.Context(), "n3", "test"); return err })
 	c.eventually("gone", func() error { return c.isState("n3", "removed") })
+	c.eventually("every replica knows", func() error {
+		for _, n := range c.nodes {
+			if !n.core.Load().isRemoved(gone.id.RaftID) {
+				return fmt.Errorf("%s does not", n.NodeID())
+			}
+		}
+		return nil
+	})
 	before := c.nodes[0].core.Load().nodes()
 	dir.Join = []string{c.nodes[0].GossipAddr()}
 	dir.Logger = slog.New(slog.DiscardHandler)
