@@ -110,7 +110,7 @@ func suiteWorkloads(cfg SuiteConfig) []suiteWorkload {
 	for _, level := range []string{"best_effort", "at_least_once", "exactly_once"} {
 		add("levels", suiteCase{name: level, load: LifecycleConfig{Guarantee: level}, metrics: full})
 	}
-	add("levels", suiteCase{name: "exactly_once actions", actions: true, metrics: []suiteMetric{lifecyclesMetric, coreMetric, p50Metric, p99Metric}})
+	add("levels", suiteCase{name: "exactly_once actions", actions: true, metrics: full})
 	for _, rate := range []int{500, 2000, 8000} {
 		add("rates", suiteCase{name: fmt.Sprintf("%d/s", rate), x: float64(rate), load: LifecycleConfig{Rate: rate}, metrics: full})
 	}

@@ -63,12 +63,21 @@ func (s *server) bindFleet(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if in.FleetID != "" && in.FleetID != r.PathValue("fleet") {
-		return errBad("bad_parameter", "fleet_id %q is not the path's %q", in.FleetID, r.PathValue("fleet"))
-	}
-	if in.FleetID = r.PathValue("fleet"); in.By == "" {
-		in.By = actor(r)
+	if err := ofFleet(r, &in.FleetID, &in.By); err != nil {
+		return err
 	}
 	v, err := s.b.BindFleet(r.Context(), in)
 	return answer(s, w, v, err)
+}
+
+// ofFleet fills in what a request about a fleet says by its path and caller.
+func ofFleet(r *http.Request, fleet, by *string) error {
+	path := r.PathValue("fleet")
+	if *fleet != "" && *fleet != path {
+		return errBad("bad_parameter", "fleet_id %q is not the path's %q", *fleet, path)
+	}
+	if *fleet = path; *by == "" {
+		*by = actor(r)
+	}
+	return nil
 }

@@ -26,11 +26,8 @@ func (s *server) setRetention(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if in.FleetID != "" && in.FleetID != r.PathValue("fleet") {
-		return errBad("bad_parameter", "fleet_id %q is not the path's %q", in.FleetID, r.PathValue("fleet"))
-	}
-	if in.FleetID = r.PathValue("fleet"); in.By == "" {
-		in.By = actor(r)
+	if err := ofFleet(r, &in.FleetID, &in.By); err != nil {
+		return err
 	}
 	v, err := s.b.SetRetention(r.Context(), in)
 	return answer(s, w, v, err)
