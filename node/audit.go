@@ -34,7 +34,10 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 	if err != nil {
 		return page, err
 	}
-	if some && f.Shard < int(n.shards) {
+	if f.Shard >= int(n.shards) {
+		return page, errNoShard(uint32(f.Shard))
+	}
+	if some {
 		return n.find(ctx, f, list, limit)
 	}
 	cur, err := openCursor(n.cursorKey, "audit", f.Cursor)
@@ -71,7 +74,7 @@ func (n *core) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.R
 // an error, never a shorter list.
 func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, fn func(api.Record, cursor) error) error {
 	if f.Shard >= int(n.shards) {
-		return api.Errorf(404, 7, "no_shard", api.RetryNo, "there is no shard %d", f.Shard)
+		return errNoShard(uint32(f.Shard))
 	}
 	for shard := range n.shards {
 		if shard < cur.Shard || f.Shard >= 0 && uint32(f.Shard) != shard {
@@ -99,6 +102,10 @@ func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, f
 		}
 	}
 	return nil
+}
+
+func errNoShard(shard uint32) error {
+	return api.Errorf(404, 7, "no_shard", api.RetryNo, "there is no shard %d", shard)
 }
 
 // place is between two records: where the next one starts in the journal, and

@@ -43,19 +43,19 @@ var errBehind = errors.New("this node's replica has not got there yet")
 // this node and every peer that can be reached and agrees.
 func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
 	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID), TimeMillis: n.nowMillis()}
-	for _, shard := range n.store.Shards() {
-		l, err := n.trail(shard)
+	for shard := range n.shards {
+		h, err := n.treeHead(ctx, shard)
 		if err != nil {
 			return nil, err
 		}
-		c.Shards = append(c.Shards, l.Head())
+		c.Shards = append(c.Shards, h)
 	}
 	text := c.Text()
-	own, err := n.cosignHere(ctx, cosignRequest{Text: text})
+	own, err := n.cosigned(ctx, text, n.cosignHere)
 	if err != nil {
 		return nil, errInternal(err)
 	}
-	lines := []string{own.Line}
+	lines := []string{own}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, v := range n.others() {
@@ -92,12 +92,15 @@ func (n *core) checkpointNow() {
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
 	defer cancel()
 	fresh := false
+	signed := map[uint32]uint64{}
 	for _, h := range n.trails.signer.Last() {
-		if l, err := n.trail(h.Shard); err == nil && l.Head().Size > h.Size {
-			fresh = true
-		}
+		signed[h.Shard] = h.Size
 	}
-	if len(n.trails.signer.Last()) > 0 && !fresh {
+	for shard := range n.shards {
+		h, err := n.treeHead(ctx, shard)
+		fresh = fresh || err == nil && h.Size > signed[shard]
+	}
+	if !fresh {
 		return
 	}
 	if _, err := n.Checkpoint(ctx); err != nil && ctx.Err() == nil {
@@ -107,83 +110,104 @@ func (n *core) checkpointNow() {
 
 // askCosign gets a peer's signature, checked.
 func (n *core) askCosign(ctx context.Context, id uint64, text string) (string, error) {
-	q := cosignRequest{Text: text}
-	for range 2 {
+	return n.cosigned(ctx, text, func(ctx context.Context, q cosignRequest) (cosignAnswer, error) {
 		a, err := callPeer[cosignRequest, cosignAnswer](ctx, n, id, methodCosign, q)
-		if err != nil {
-			return "", err
+		if err != nil || a.Line == "" {
+			return a, err
 		}
-		if a.Line != "" {
-			v, err := note.NewVerifier(a.Key)
-			if err == nil {
-				_, err = note.Open([]byte(text+"\n"+a.Line), note.VerifierList(v))
-			}
+		v, err := note.NewVerifier(a.Key)
+		if err == nil {
+			_, err = note.Open([]byte(text+"\n"+a.Line), note.VerifierList(v))
+		}
+		return a, err
+	})
+}
+
+// cosignRounds is how often proofs are brought: what was signed last may be
+// another checkpoint by then.
+const cosignRounds = 4
+
+// cosigned has a checkpoint signed, and brings the proofs that are wanted.
+func (n *core) cosigned(ctx context.Context, text string, sign func(context.Context, cosignRequest) (cosignAnswer, error)) (string, error) {
+	q := cosignRequest{Text: text}
+	for range cosignRounds {
+		a, err := sign(ctx, q)
+		if err != nil || a.Line != "" {
 			return a.Line, err
 		}
+		q.Proofs = q.Proofs[:0]
 		for shard, from := range a.Want {
-			p, err := n.consistency(shard, from, text)
+			p, err := n.consistency(ctx, shard, from, text)
 			if err != nil {
 				return "", err
 			}
 			q.Proofs = append(q.Proofs, p)
 		}
 	}
-	return "", errors.New("the peer asks for proofs again")
+	return "", errors.New("other checkpoints are signed all the time")
 }
 
 // consistency proves that a checkpoint's head of a shard extends from.
-func (n *core) consistency(shard uint32, from uint64, text string) (proof.ConsistencyProof, error) {
+func (n *core) consistency(ctx context.Context, shard uint32, from uint64, text string) (proof.ConsistencyProof, error) {
 	c, err := proof.ParseCheckpoint(text)
 	if err != nil {
 		return proof.ConsistencyProof{}, err
 	}
 	head, ok := c.Head(shard)
-	l, err := n.trail(shard)
-	if err != nil || !ok || from > head.Size {
-		return proof.ConsistencyProof{}, errors.Join(err, fmt.Errorf("shard %d from %d: not within the checkpoint", shard, from))
+	if !ok || from > head.Size {
+		return proof.ConsistencyProof{}, fmt.Errorf("shard %d from %d: not within the checkpoint", shard, from)
 	}
-	old, err := l.HeadAt(from)
-	if err != nil {
-		return proof.ConsistencyProof{}, err
-	}
-	var path tlog.TreeProof
-	if from > 0 {
-		path, err = tlog.ProveTree(int64(head.Size), int64(from), l)
-	}
-	return proof.NewConsistencyProof(old, head, path), err
+	return atHolder(ctx, n, shard, methodLinks, shardQuestion{shard, from, head.Size}, n.linksHere)
 }
 
 // cosignHere signs what agrees with this node's own replicas or, for a shard
-// that has none here, with a proof.
+// that has none here, with a proof; which proofs it wants it says at once.
 func (n *core) cosignHere(ctx context.Context, q cosignRequest) (cosignAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, cosignWait)
 	defer cancel()
 	want := map[uint32]uint64{}
 	line, err := n.trails.signer.Sign(q.Text, func(last, head proof.Head) error {
-		if n.store.Journal(head.Shard) != nil && !n.trails.off {
+		switch {
+		case n.store.Journal(head.Shard) != nil && !n.trails.off:
 			return n.agreesHere(ctx, last, head)
-		}
-		if head.Size < last.Size {
+		case head.Size < last.Size:
 			return errors.New("it is shorter than the one signed last")
+		case last.Size == 0 || last == head:
+			return nil
 		}
 		for i := range q.Proofs {
 			if q.Proofs[i].Shard == head.Shard && q.Proofs[i].From == last.Size {
 				return q.Proofs[i].Check(last, head)
 			}
 		}
-		if last.Size == 0 || last == head {
-			return nil
-		}
-		want[head.Shard] = last.Size
+		n.wantProofs(&q, want)
 		return errors.New("a proof is wanted")
 	})
-	if len(want) > 0 && len(q.Proofs) == 0 {
+	if len(want) > 0 {
 		return cosignAnswer{Want: want}, nil
 	}
 	if err != nil {
 		return cosignAnswer{}, err
 	}
 	return cosignAnswer{Line: line, Key: n.trails.signer.Key()}, nil
+}
+
+// wantProofs lists the shards without a replica here, and what was signed of
+// them last.
+func (n *core) wantProofs(q *cosignRequest, want map[uint32]uint64) {
+	c, err := proof.ParseCheckpoint(q.Text)
+	if err != nil {
+		return // it was parsed before
+	}
+	last := map[uint32]proof.Head{}
+	for _, h := range n.trails.signer.LastLocked() {
+		last[h.Shard] = h
+	}
+	for _, h := range c.Shards {
+		if l := last[h.Shard]; l.Size > 0 && l != h && (n.store.Journal(h.Shard) == nil || n.trails.off) {
+			want[h.Shard] = l.Size
+		}
+	}
 }
 
 // agreesHere compares two heads with this node's own tree: both have to be
@@ -235,45 +259,59 @@ func (n *core) AuditKeys(context.Context) (string, error) {
 
 // ProveRecord proves one record against a checkpoint made for it.
 func (n *core) ProveRecord(ctx context.Context, shard uint32, seq uint64) (proof.RecordProof, error) {
-	l, err := n.trail(shard)
+	if shard >= n.shards {
+		return proof.RecordProof{}, errNoShard(shard)
+	}
+	have, err := n.treeHead(ctx, shard)
 	if err != nil {
 		return proof.RecordProof{}, err
 	}
-	if have := l.Head().Size; seq == 0 || seq > have {
-		return proof.RecordProof{}, api.Errorf(404, 7, "no_record", api.RetryNo, "shard %d has records 1 to %d here", shard, have)
+	if seq == 0 || seq > have.Size {
+		return proof.RecordProof{}, api.Errorf(404, 7, "no_record", api.RetryNo, "shard %d has records 1 to %d here", shard, have.Size)
 	}
+	signed, c, err := n.checkpointParsed(ctx)
+	if err != nil {
+		return proof.RecordProof{}, err
+	}
+	head, _ := c.Head(shard)
+	x, err := atHolder(ctx, n, shard, methodLeaf, shardQuestion{shard, seq, head.Size}, n.leafHere)
+	if err != nil {
+		return proof.RecordProof{}, err
+	}
+	rec, err := ledger.DecodeRecord(x.Body)
+	if err == nil {
+		err = tlog.CheckRecord(x.Path, int64(head.Size), head.Root, int64(seq-1), proof.Leaf(x.Body))
+	}
+	if err != nil {
+		return proof.RecordProof{}, errCorrupt(&api.BadRecord{Shard: shard, Seq: seq, Reason: err.Error()})
+	}
+	return proof.NewRecordProof(x.Body, rec, head.Size, x.Path, signed), nil
+}
+
+// checkpointParsed makes a checkpoint, as it is signed and as it reads.
+func (n *core) checkpointParsed(ctx context.Context) ([]byte, proof.Checkpoint, error) {
 	signed, err := n.Checkpoint(ctx)
 	if err != nil {
-		return proof.RecordProof{}, err
+		return nil, proof.Checkpoint{}, err
 	}
 	text, _, _ := strings.Cut(string(signed), "\n\n")
 	c, err := proof.ParseCheckpoint(text + "\n")
 	if err != nil {
-		return proof.RecordProof{}, errInternal(err)
+		return nil, c, errInternal(err)
 	}
-	head, _ := c.Head(shard)
-	body, rec, err := n.recordAt(ctx, shard, seq)
-	if err != nil {
-		return proof.RecordProof{}, err
-	}
-	path, err := tlog.ProveRecord(int64(head.Size), int64(seq-1), l)
-	if err != nil {
-		return proof.RecordProof{}, errInternal(err)
-	}
-	return proof.NewRecordProof(body, rec, head.Size, path, signed), nil
+	return signed, c, nil
 }
 
 // ProveConsistency proves that a shard's log of now begins with what it was.
 func (n *core) ProveConsistency(ctx context.Context, shard uint32, from uint64) (proof.ConsistencyProof, error) {
-	if _, err := n.trail(shard); err != nil {
-		return proof.ConsistencyProof{}, err
+	if shard >= n.shards {
+		return proof.ConsistencyProof{}, errNoShard(shard)
 	}
-	signed, err := n.Checkpoint(ctx)
+	_, c, err := n.checkpointParsed(ctx)
 	if err != nil {
 		return proof.ConsistencyProof{}, err
 	}
-	text, _, _ := strings.Cut(string(signed), "\n\n")
-	p, err := n.consistency(shard, from, text+"\n")
+	p, err := n.consistency(ctx, shard, from, c.Text())
 	if err != nil {
 		return p, api.Errorf(422, 7, "no_proof", api.RetryNo, "%v", err)
 	}

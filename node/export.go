@@ -16,8 +16,11 @@ import (
 // that of a buffer.
 func (n *core) Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error {
 	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID)}
-	for _, shard := range n.store.Shards() {
-		have := n.head(shard).Seq
+	for shard := range n.shards {
+		have, err := n.recordCount(ctx, shard)
+		if err != nil {
+			return err
+		}
 		size, given := sizes[shard]
 		switch {
 		case sizes == nil:

@@ -79,7 +79,7 @@ func (n *core) find(ctx context.Context, f api.AuditFilter, list []trail.Term, l
 	}
 	s := &finder{n: n, ctx: ctx, f: &f, terms: list, deadline: time.Now().Add(findBudget), limit: limit, page: api.RecordPage{Records: []api.Record{}}}
 	for shard := range n.shards {
-		if shard < cur.Shard || f.Shard >= 0 && uint32(f.Shard) != shard || n.store.Journal(shard) == nil {
+		if shard < cur.Shard || f.Shard >= 0 && uint32(f.Shard) != shard {
 			continue
 		}
 		from := uint64(1)
@@ -87,7 +87,7 @@ func (n *core) find(ctx context.Context, f api.AuditFilter, list []trail.Term, l
 			from = cur.Seq + 1
 		}
 		s.last = cursor{Kind: "find", Shard: shard, Seq: from - 1}
-		if err := s.shard(shard, from); err != nil {
+		if err := s.any(shard, from); err != nil {
 			return api.RecordPage{}, err
 		}
 		if s.full {
@@ -96,6 +96,51 @@ func (n *core) find(ctx context.Context, f api.AuditFilter, list []trail.Term, l
 		}
 	}
 	return s.page, nil
+}
+
+// findRequest asks a node for what it has of one shard.
+type findRequest struct {
+	Filter api.AuditFilter `json:"filter"`
+	Shard  uint32          `json:"shard"`
+	From   uint64          `json:"from"`
+	Limit  int             `json:"limit"`
+}
+
+type findAnswer struct {
+	Records []api.Record `json:"records"`
+	Last    uint64       `json:"last"` // looked at
+	Full    bool         `json:"full"`
+}
+
+// any looks through a shard, here or at a node that has it.
+func (s *finder) any(shard uint32, from uint64) error {
+	if s.n.store.Journal(shard) != nil {
+		return s.shard(shard, from)
+	}
+	left := s.limit - len(s.page.Records)
+	a, err := atHolder(s.ctx, s.n, shard, methodFind, findRequest{*s.f, shard, from, left}, s.n.findHere)
+	if err != nil {
+		return err
+	}
+	s.page.Records = append(s.page.Records, a.Records...)
+	s.last.Seq, s.full = max(a.Last, from-1), a.Full
+	return nil
+}
+
+func (n *core) findHere(ctx context.Context, q findRequest) (findAnswer, error) {
+	if n.store.Journal(q.Shard) == nil {
+		return findAnswer{}, errNotLeader
+	}
+	list, _, err := terms(&q.Filter)
+	if err != nil {
+		return findAnswer{}, err
+	}
+	s := &finder{n: n, ctx: ctx, f: &q.Filter, terms: list, deadline: time.Now().Add(findBudget), limit: min(q.Limit, api.MaxPage), page: api.RecordPage{Records: []api.Record{}}}
+	s.last = cursor{Seq: q.From - 1}
+	if err := s.shard(q.Shard, q.From); err != nil {
+		return findAnswer{}, err
+	}
+	return findAnswer{s.page.Records, s.last.Seq, s.full}, nil
 }
 
 func (s *finder) late() bool {

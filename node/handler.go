@@ -49,8 +49,6 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return serve(ctx, body, n.retentionsHere), nil
 	case methodWhy:
 		return serve(ctx, body, n.whyHere), nil
-	case methodCosign:
-		return serve(ctx, body, n.cosignHere), nil
 	case methodJournal:
 		shard, err := strconv.ParseUint(string(body), 10, 32)
 		if err != nil {
@@ -59,6 +57,9 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 		return n.journalHere(uint32(shard))
 	}
 	if answer, known := n.memberRequest(ctx, m, body); known {
+		return answer, nil
+	}
+	if answer, known := n.auditRequest(ctx, m, body); known {
 		return answer, nil
 	}
 	return nil, fmt.Errorf("node: unknown request %d from %x", m, from)

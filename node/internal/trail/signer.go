@@ -124,6 +124,11 @@ func (s *Signer) readLast() error {
 func (s *Signer) Last() []proof.Head {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.LastLocked()
+}
+
+// LastLocked is Last for an [Agrees], which Sign calls.
+func (s *Signer) LastLocked() []proof.Head {
 	var out []proof.Head
 	for _, h := range s.mu.last {
 		out = append(out, h)
