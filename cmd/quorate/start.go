@@ -118,6 +118,7 @@ func preset[T comparable](option *T, def, value T) {
 
 // Run runs a node until a signal or a reason to stop.
 func (c *startCmd) Run(ctx context.Context, con console) error {
+	batchThreads()
 	if err := servePprof(c.Pprof); err != nil {
 		return err
 	}
