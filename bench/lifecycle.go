@@ -83,6 +83,8 @@ const (
 	leaseWait     = time.Second
 	callTimeout   = 10 * time.Second // then the outcome is unknown and asked again
 	drainWait     = 60 * time.Second
+	settleLimit   = 90 * time.Second // for what was filled in to be written and merged
+	settleStep    = time.Second      // in which nodes that have settled use less than a tenth of a core
 	retryPause    = 20 * time.Millisecond
 	capability    = "bench:task"
 	nobodyCan     = "bench:waiting"
@@ -318,7 +320,24 @@ func (m *measurement) fill(ctx context.Context) error {
 	if n := refused.Load(); n > 0 {
 		return fmt.Errorf("bench: live: %d of %d tasks were not taken", n, m.cfg.Live)
 	}
-	return ctx.Err()
+	return m.settle(ctx)
+}
+
+// settle waits until the nodes have written down and merged what they were filled with: work of the filling, which would
+// else count as the price of having the tasks.
+func (m *measurement) settle(ctx context.Context) error {
+	before, err := m.mark()
+	for began := time.Now(); err == nil && time.Since(began) < settleLimit; {
+		if !pause(ctx, settleStep) {
+			return ctx.Err()
+		}
+		var now mark
+		if now, err = m.mark(); err == nil && now.nodes-before.nodes < settleStep/10 {
+			return nil
+		}
+		before = now
+	}
+	return err
 }
 
 // startHTTPWorkers starts workers that speak JSON.

@@ -139,7 +139,8 @@ func (c *core) refuse(m *message) *message {
 	}
 	for _, v := range c.me.Voters {
 		if (v.NodeID == m.FromNode) != (v.RaftID == m.From) {
-			return no(CodeNodeID, "node ID %q is that of raft ID %x, a founder of cluster %s; not of %x", v.NodeID, v.RaftID, c.me.ClusterID, m.From)
+			return no(CodeNodeID, "node ID %q is that of raft ID %x, a founder of cluster %s; not of %x. If its data directory is lost: "+
+				"`quorate node remove %s`, then `quorate node add` with a new node ID, and start that", v.NodeID, v.RaftID, c.me.ClusterID, m.From, m.FromNode)
 		}
 	}
 	return nil
