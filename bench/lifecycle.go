@@ -368,7 +368,7 @@ func (m *measurement) measure(ctx context.Context) (before, after mark, err erro
 	if !pause(ctx, m.cfg.WarmUp) {
 		return before, after, fmt.Errorf("bench: %w", ctx.Err())
 	}
-	if before, err = m.mark(); err != nil {
+	if before, err = m.markAll(ctx); err != nil {
 		return before, after, err
 	}
 	switch {
@@ -385,7 +385,7 @@ func (m *measurement) measure(ctx context.Context) (before, after mark, err erro
 		m.from.Store(int64(before.at))
 		pause(ctx, m.cfg.Duration)
 	}
-	after, err = m.mark()
+	after, err = m.markAll(ctx)
 	m.to.Store(int64(after.at))
 	if ctx.Err() != nil {
 		err = fmt.Errorf("bench: %w", ctx.Err())
@@ -412,6 +412,7 @@ type mark struct {
 	completed int64
 	nodes     time.Duration // CPU of all node processes, those that have ended included
 	self      time.Duration // CPU of this process
+	waits     ApplyWaits    // of the nodes that run
 }
 
 func (m *measurement) mark() (mark, error) {
@@ -422,6 +423,20 @@ func (m *measurement) mark() (mark, error) {
 			return k, err
 		}
 		k.nodes += cpu
+	}
+	return k, nil
+}
+
+// markAll is mark with what only running nodes can tell; at a kill one does not, and the figures stay out.
+func (m *measurement) markAll(ctx context.Context) (mark, error) {
+	k, err := m.mark()
+	if err != nil || m.cfg.Kill {
+		return k, err
+	}
+	for _, n := range m.nodes {
+		if err := k.waits.add(ctx, n.HTTP, n.Base); err != nil {
+			return k, err
+		}
 	}
 	return k, nil
 }

@@ -35,6 +35,7 @@ type LifecycleReport struct {
 	Cores               int         `json:"cores"`
 	AskedAgain          int64       `json:"requests_asked_again"` // no answer, or one that says to try later
 	Lost                int         `json:"lost"`                 // acknowledged, never completed
+	ApplyHeldUp         ApplyWaits  `json:"apply_held_up"`
 	Kill                *KillReport `json:"kill,omitempty"`
 }
 
@@ -50,7 +51,7 @@ func (m *measurement) report(before, after mark) LifecycleReport {
 		SubmitAcked: m.submitLag.quantiles(), Leased: m.takeLag.quantiles(), Latency: m.endLag.quantiles(),
 		NodesCoreMicros: each(after.nodes - before.nodes), GeneratorCoreMicros: each(after.self - before.self),
 		NodesCores: (after.nodes - before.nodes).Seconds() / seconds, GeneratorCores: (after.self - before.self).Seconds() / seconds,
-		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(),
+		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(), ApplyHeldUp: after.waits.since(before.waits),
 	}
 	if m.cfg.Backlog > 0 {
 		r.BacklogPerSecond = float64(m.cfg.Backlog) / m.backlogTook.Seconds()
@@ -91,6 +92,7 @@ func (r LifecycleReport) print(out io.Writer) {
 		fmt.Fprintf(out, "  %-21s p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f ms after it was due\n", l.name, l.q.P50Millis, l.q.P99Millis, l.q.P999Millis, l.q.MaxMillis)
 	}
 	fmt.Fprintf(out, "  CPU per lifecycle     nodes %.1f core-µs, generator %.1f core-µs (%.2f and %.2f cores)\n", r.NodesCoreMicros, r.GeneratorCoreMicros, r.NodesCores, r.GeneratorCores)
+	fmt.Fprintf(out, "  apply held up         %s\n", r.ApplyHeldUp)
 	if r.AskedAgain > 0 {
 		fmt.Fprintf(out, "  asked again           %d requests\n", r.AskedAgain)
 	}

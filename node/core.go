@@ -180,7 +180,7 @@ func (n *core) machine(shard uint32, r raftstore.Reader, j raftstore.Journal) (r
 	}
 	d := newDesk(shard, n.pushReady)
 	d.now, d.why = n.nowMillis, n.rater.choose
-	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, mail: n.mail, lead: n.onLead, follow: n.onFollow}
+	m := &taskMachine{shard: shard, desk: d, notify: n.taskEvents, mail: n.mail, lead: n.onLead, follow: n.onFollow, waits: n.metrics.applyWaits}
 	m.mu.tasks = ledger.NewTasks(shard, r, j.Append)
 	n.replicas.put(shard, taskReplica{m, d})
 	if wrapMachine != nil {

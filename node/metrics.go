@@ -19,6 +19,7 @@ type metrics struct {
 	settled   *prometheus.CounterVec
 
 	rollbacksFailed prometheus.Counter
+	applyWaits      prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -29,7 +30,10 @@ func newMetrics() *metrics {
 		settled:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "quorate_l5_tasks_settled_total", Help: "Attempts ended through this node, by verdict."}, []string{"verdict"}),
 	}
 	m.rollbacksFailed = prometheus.NewCounter(prometheus.CounterOpts{Name: "quorate_l7_rollbacks_failed_total", Help: "Rollbacks that failed on shards led here."})
-	m.registry.MustRegister(m.rollbacksFailed, m.submitted, m.leased, m.settled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.applyWaits = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "quorate_l5_apply_wait_seconds",
+		Help:    "How long applying an entry waited for a checkpoint's step or a reader, when it had to.",
+		Buckets: []float64{.0001, .0005, .001, .002, .005, .01, .02, .05, .1, .5}})
+	m.registry.MustRegister(m.applyWaits, m.rollbacksFailed, m.submitted, m.leased, m.settled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
