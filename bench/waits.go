@@ -14,7 +14,7 @@ import (
 // ApplyWaits is how often applying entries waited for a step of a checkpoint or a reader, on all nodes, and for how long.
 type ApplyWaits struct {
 	Count       uint64  `json:"count"`
-	Seconds     float64 `json:"seconds"`      // together
+	Seconds     float64 `json:"seconds"` // together
 	Over20ms    uint64  `json:"over_20ms"`
 	LongestMost float64 `json:"longest_most"` // seconds: none was longer; -1: longer than the metric's last bound
 	bounds      []float64
