@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,8 +117,9 @@ type ratedAgent struct {
 // of, and do not keep them alive.
 type ratings struct {
 	at     int64
-	agents []ratedAgent // by ID
-	of     sync.Map     // capability → *ranking
+	agents []ratedAgent      // by ID
+	places map[string]uint32 // in agents
+	of     sync.Map          // capability → *ranking
 }
 
 // refresh rates the agents again if it is time. Call it with no lock held.
@@ -132,7 +132,12 @@ func (r *rater) refresh() {
 		return // somebody is at it
 	}
 	defer r.making.Unlock()
-	r.current.Store(&ratings{at: now, agents: r.view()})
+	c := &ratings{at: now, agents: r.view()}
+	c.places = make(map[string]uint32, len(c.agents))
+	for i := range c.agents {
+		c.places[c.agents[i].id] = uint32(i)
+	}
+	r.current.Store(c)
 }
 
 // choose explains why agent gets tasks of capability; nil before the first
@@ -142,7 +147,7 @@ func (r *rater) choose(capability, agent string) *choice {
 	if c == nil {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(c.agents, agent, func(a ratedAgent, id string) int { return cmp.Compare(a.id, id) })
+	i, ok := c.places[agent]
 	if !ok {
 		return nil
 	}

@@ -277,7 +277,7 @@ func BenchmarkMatch(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				w := s.claimWaiter(s.class(classes[i%10]))
+				w := s.claimWaiter(s.class(classes[i*37%min(workers, 100)]))
 				if w == nil {
 					b.Fatal("nobody waits")
 				}

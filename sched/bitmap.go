@@ -87,6 +87,31 @@ func (m *bitmap) clear(i uint32) bool {
 
 func (m *bitmap) empty() bool { return m.sum.Load() == 0 }
 
+// scores are the ranks of workers by index, side by side: looking at 32 of thousands of workers would else fetch two lines
+// of memory for each. Pages are never moved or dropped, so that a worker keeps its cell.
+type scores struct {
+	pages atomic.Pointer[[]*scorePage]
+}
+
+type scorePage [pageBits]atomic.Int64
+
+// cell makes room for a worker's score. The scheduler's lock is held.
+func (x *scores) cell(i uint32) *atomic.Int64 {
+	var pages []*scorePage
+	if p := x.pages.Load(); p != nil {
+		pages = *p
+	}
+	if k := int(i / pageBits); k >= len(pages) {
+		more := make([]*scorePage, k+1)
+		for j := copy(more, pages); j <= k; j++ {
+			more[j] = new(scorePage)
+		}
+		pages = more
+		x.pages.Store(&more)
+	}
+	return &pages[i/pageBits][i%pageBits]
+}
+
 func (p *bitPage) word(i uint32) *atomic.Uint64 { return &p.words[i/wordBits%pageWords] }
 
 func bit(i uint32) uint64 { return 1 << (i % wordBits) }

@@ -65,7 +65,7 @@
 //	owner's push and take under 1 / 3 thieves    21 to 31 / 22 to 24 (no back-off: 59 / 69)
 //	submit 1 / 32, nobody taking; with a taker   24 / 12; 56 / 27
 //	1 M tasks, four bands, two parking workers   29
-//	best of 10 / 1,000 / 10,000 waiting          60 / 140 / 345
+//	best of 10 / 1,000 / 10,000 waiting          60 / 160 / 430  (scores in the workers: 60 / 155 / 520)
 //	push to a parked worker and back             528
 //
 // Behind another fleet's 100,000, 2,000 tasks have .500 of the service at 1:1,

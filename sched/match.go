@@ -98,12 +98,9 @@ func (s *Scheduler) claimAt(c *class, i uint32) *Worker {
 func (s *Scheduler) bestWaiter(c *class) (best uint32, ok bool) {
 	var bestScore int64
 	seen := 0
+	scores := s.scores.pages.Load()
 	s.eachWaiting(c, c.turn.Load(), func(i uint32) bool {
-		w := s.worker(i)
-		if w == nil {
-			return true // gone since
-		}
-		if score := w.score.Load(); !ok || score > bestScore {
+		if score := (*scores)[i/pageBits][i%pageBits].Load(); !ok || score > bestScore {
 			best, bestScore, ok = i, score, true
 		}
 		seen++

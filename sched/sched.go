@@ -100,6 +100,7 @@ type Scheduler struct {
 	// waiting has the indexes of parked workers, and is the claim on them: who
 	// clears the bit, and nobody else, sends the worker its token.
 	waiting bitmap
+	scores  scores
 
 	spinners    atomic.Int32
 	maxSpinners int32

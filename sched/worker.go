@@ -28,10 +28,10 @@ type Worker struct {
 	s     *Scheduler
 	name  string
 	index uint32
-	caps  []string // guarded by Scheduler.mu
-	mask  bitmap   // classes; changed under Scheduler.mu
-	score atomic.Int64
-	since atomic.Int64 // parked since, ms; 0 is not parked
+	caps  []string      // guarded by Scheduler.mu
+	mask  bitmap        // classes; changed under Scheduler.mu
+	score *atomic.Int64 // its cell in Scheduler.scores
+	since atomic.Int64  // parked since, ms; 0 is not parked
 
 	sets []*laneSet // the owner's to read; changed under Scheduler.mu
 	// The owner's: of sets, the one pushed to last, the lane of it and its band
@@ -63,7 +63,6 @@ type Worker struct {
 // AddWorker enters a worker. Blocking (a mutex), O(classes).
 func (s *Scheduler) AddWorker(cfg WorkerConfig) *Worker {
 	w := &Worker{s: s, name: cfg.Name, caps: slices.Clone(cfg.Capabilities), token: make(chan struct{}, 1)}
-	w.score.Store(s.cfg.scoreOf(cfg.Success, cfg.Load, cfg.Trust))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := len(s.mu.free); k > 0 {
@@ -72,6 +71,8 @@ func (s *Scheduler) AddWorker(cfg WorkerConfig) *Worker {
 	} else {
 		w.index = uint32(len(s.mu.all))
 	}
+	w.score = s.scores.cell(w.index)
+	w.score.Store(s.cfg.scoreOf(cfg.Success, cfg.Load, cfg.Trust))
 	s.seat(w)
 	s.mu.all[w] = struct{}{}
 	classes := *s.classes.Load()
@@ -104,8 +105,11 @@ func (s *Scheduler) seat(w *Worker) {
 // Name returns the name the worker was added with.
 func (w *Worker) Name() string { return w.name }
 
-// Update changes what the worker is ranked by. Wait-free.
+// Update changes what the worker is ranked by, unless it was closed. Wait-free.
 func (w *Worker) Update(success, load, trust float64) {
+	if w.closed.Load() {
+		return // the cell may be another's by now
+	}
 	w.score.Store(w.s.cfg.scoreOf(success, load, trust))
 }
 
