@@ -33,9 +33,9 @@ type LifecycleReport struct {
 	NodesCores          float64     `json:"nodes_cores"` // cores used on average
 	GeneratorCores      float64     `json:"generator_cores"`
 	Cores               int         `json:"cores"`
-	AskedAgain          int64       `json:"requests_asked_again"` // no answer, or one that says to try later
-	Lost                int         `json:"lost"`                 // acknowledged, never completed
-	ApplyHeldUp         ApplyWaits  `json:"apply_held_up"`
+	AskedAgain          int64       `json:"requests_asked_again"`    // no answer, or one that says to try later
+	Lost                int         `json:"lost"`                    // acknowledged, never completed
+	ApplyHeldUp         *ApplyWaits `json:"apply_held_up,omitempty"` // nil after a kill
 	Kill                *KillReport `json:"kill,omitempty"`
 }
 
@@ -51,7 +51,11 @@ func (m *measurement) report(before, after mark) LifecycleReport {
 		SubmitAcked: m.submitLag.quantiles(), Leased: m.takeLag.quantiles(), Latency: m.endLag.quantiles(),
 		NodesCoreMicros: each(after.nodes - before.nodes), GeneratorCoreMicros: each(after.self - before.self),
 		NodesCores: (after.nodes - before.nodes).Seconds() / seconds, GeneratorCores: (after.self - before.self).Seconds() / seconds,
-		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(), ApplyHeldUp: after.waits.since(before.waits),
+		Cores: runtime.NumCPU(), AskedAgain: m.failed.Load(), Lost: m.acked.minus(&m.done), Kill: m.kill.report(),
+	}
+	if !m.cfg.Kill {
+		waits := after.waits.since(before.waits)
+		r.ApplyHeldUp = &waits
 	}
 	if m.cfg.Backlog > 0 {
 		r.BacklogPerSecond = float64(m.cfg.Backlog) / m.backlogTook.Seconds()
@@ -92,7 +96,9 @@ func (r LifecycleReport) print(out io.Writer) {
 		fmt.Fprintf(out, "  %-21s p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f ms after it was due\n", l.name, l.q.P50Millis, l.q.P99Millis, l.q.P999Millis, l.q.MaxMillis)
 	}
 	fmt.Fprintf(out, "  CPU per lifecycle     nodes %.1f core-µs, generator %.1f core-µs (%.2f and %.2f cores)\n", r.NodesCoreMicros, r.GeneratorCoreMicros, r.NodesCores, r.GeneratorCores)
-	fmt.Fprintf(out, "  apply held up         %s\n", r.ApplyHeldUp)
+	if r.ApplyHeldUp != nil {
+		fmt.Fprintf(out, "  apply held up         %s\n", r.ApplyHeldUp)
+	}
 	if r.AskedAgain > 0 {
 		fmt.Fprintf(out, "  asked again           %d requests\n", r.AskedAgain)
 	}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -16,7 +17,7 @@ import (
 // takes its place on the same addresses, gets all there is as snapshots, and nothing that was acknowledged is lost.
 func TestLostDisk(t *testing.T) {
 	c := formedThree(t)
-	r := &run{cfg: RunConfig{Drain: defaultDrain}, began: time.Now(), h: &History{}, cluster: c}
+	r := &run{cfg: RunConfig{Drain: defaultDrain, Out: io.Discard}, began: time.Now(), h: &History{}, cluster: c}
 	pool := wire.Pool(submitters + workers)
 	defer pool.CloseIdleConnections()
 	for _, n := range c.Nodes() {
