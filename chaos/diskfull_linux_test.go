@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -82,27 +80,11 @@ func TestDiskFull(t *testing.T) {
 	if err := c.AwaitFormed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r := &run{cfg: RunConfig{Drain: defaultDrain, Out: io.Discard}, began: time.Now(), h: &History{}, cluster: c}
-	pool := wire.Pool(submitters + workers + 1)
-	defer pool.CloseIdleConnections()
-	for _, n := range c.Nodes() {
-		r.nodes = append(r.nodes, wire.Client{Base: n.URL(), HTTP: pool})
-	}
-	probe := newProber(t, r.nodes[1])
+	u := newUnderLoad(t, c)
+	probe := newProber(t, u.nodes[1])
 	probe.submit("")
 
-	work, stopWork := context.WithCancel(t.Context())
-	submit, stopSubmit := context.WithCancel(work)
-	l := &load{h: r.h, nodes: r.nodes, seed: *seedFlag}
-	var subs, wrks sync.WaitGroup
-	for n := range workers {
-		wrks.Go(func() { l.worker(work, n) })
-	}
-	for n := range submitters {
-		subs.Go(func() { l.submit(submit, work, n) })
-	}
-	stop := func() { stopSubmit(); stopWork(); subs.Wait(); wrks.Wait() }
-	defer stop()
+	u.begin(t, u.nodes)
 
 	ballast := filepath.Join(disk, "ballast")
 	fill(t, ballast, diskReserve/2)
@@ -127,14 +109,7 @@ func TestDiskFull(t *testing.T) {
 	backAgain(t, small)
 	probe.submit("")
 	probe.complete()
-	l.calm.Store(true)
-	stopSubmit()
-	subs.Wait()
-	if err := r.awaitEnd(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	(&members{t: t}).check(r, c.Nodes())
+	u.end(t, &members{t: t}, c.Nodes())
 }
 
 // prober submits tasks that only it does, and does them when it is told to.

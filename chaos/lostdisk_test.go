@@ -1,15 +1,10 @@
 package chaos
 
 import (
-	"context"
-	"io"
 	"os"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/quorate/quorate/chaos/proc"
-	"github.com/quorate/quorate/chaos/wire"
 	"github.com/quorate/quorate/node/client"
 )
 
@@ -17,12 +12,7 @@ import (
 // takes its place on the same addresses, gets all there is as snapshots, and nothing that was acknowledged is lost.
 func TestLostDisk(t *testing.T) {
 	c := formedThree(t)
-	r := &run{cfg: RunConfig{Drain: defaultDrain, Out: io.Discard}, began: time.Now(), h: &History{}, cluster: c}
-	pool := wire.Pool(submitters + workers)
-	defer pool.CloseIdleConnections()
-	for _, n := range c.Nodes() {
-		r.nodes = append(r.nodes, wire.Client{Base: n.URL(), HTTP: pool})
-	}
+	u := newUnderLoad(t, c)
 	cl, err := client.New(client.Config{URLs: c.URLs(), Patience: memberWait})
 	if err != nil {
 		t.Fatal(err)
@@ -31,29 +21,9 @@ func TestLostDisk(t *testing.T) {
 	m := &members{t, cl}
 	m.awaitSettled()
 
-	work, stopWork := context.WithCancel(t.Context())
-	submit, stopSubmit := context.WithCancel(work)
-	l := &load{h: r.h, nodes: r.nodes[:2], seed: *seedFlag}
-	var subs, wrks sync.WaitGroup
-	for n := range workers {
-		wrks.Go(func() { l.worker(work, n) })
-	}
-	for n := range submitters {
-		subs.Go(func() { l.submit(submit, work, n) })
-	}
-	stop := func() { stopSubmit(); stopWork(); subs.Wait(); wrks.Wait() }
-	defer stop()
-
+	u.begin(t, u.nodes[:2])
 	m.replaceLost(c.Nodes()[2])
-
-	l.calm.Store(true)
-	stopSubmit()
-	subs.Wait()
-	if err := r.awaitEnd(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	m.check(r, c.Nodes())
+	u.end(t, m, c.Nodes())
 }
 
 // replaceLost kills n, takes its disk, and puts a new node in its place.

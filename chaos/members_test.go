@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +64,62 @@ func (m *members) awaitSettled() {
 	})
 }
 
+// underLoad is a cluster of processes with submitters and workers at it.
+type underLoad struct {
+	*run
+	load       *load
+	pool       *http.Client
+	stopSubmit context.CancelFunc
+	stopWork   context.CancelFunc
+	subs, wrks sync.WaitGroup
+}
+
+// newUnderLoad knows every node of c; nothing runs yet.
+func newUnderLoad(t *testing.T, c *proc.Cluster) *underLoad {
+	r := &run{cfg: RunConfig{Drain: defaultDrain, Out: io.Discard}, began: time.Now(), h: &History{}, cluster: c}
+	u := &underLoad{run: r, pool: wire.Pool(submitters + workers + 1)}
+	t.Cleanup(u.pool.CloseIdleConnections)
+	for _, n := range c.Nodes() {
+		r.nodes = append(r.nodes, wire.Client{Base: n.URL(), HTTP: u.pool})
+	}
+	return u
+}
+
+// begin puts load on some of the nodes until end, or the test's.
+func (u *underLoad) begin(t *testing.T, nodes []wire.Client) {
+	u.load = &load{h: u.h, nodes: nodes, seed: *seedFlag}
+	work, stopWork := context.WithCancel(t.Context())
+	submit, stopSubmit := context.WithCancel(work)
+	u.stopWork, u.stopSubmit = stopWork, stopSubmit
+	for n := range workers {
+		u.wrks.Go(func() { u.load.worker(work, n) })
+	}
+	for n := range submitters {
+		u.subs.Go(func() { u.load.submit(submit, work, n) })
+	}
+	t.Cleanup(u.stop)
+}
+
+func (u *underLoad) stop() {
+	u.stopSubmit()
+	u.stopWork()
+	u.subs.Wait()
+	u.wrks.Wait()
+}
+
+// end lets every task end on the nodes that are left, and goes over the history.
+func (u *underLoad) end(t *testing.T, m *members, left []*proc.Node) {
+	u.load.calm.Store(true)
+	u.stopSubmit()
+	u.subs.Wait()
+	u.nodes = u.nodes[len(u.nodes)-len(left):]
+	if err := u.awaitEnd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.stop()
+	m.check(u.run, left)
+}
+
 // TestMembersChangeUnderLoad takes a cluster of processes from three nodes to
 // five and back to three, two founders gone, with submitters and workers at
 // work and the control shard's leader killed on the way. The checker goes over
@@ -72,12 +130,7 @@ func TestMembersChangeUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	r := &run{cfg: RunConfig{Drain: defaultDrain}, began: time.Now(), h: &History{}, cluster: c}
-	pool := wire.Pool(submitters + workers)
-	defer pool.CloseIdleConnections()
-	for _, n := range c.Nodes() {
-		r.nodes = append(r.nodes, wire.Client{Base: n.URL(), HTTP: pool})
-	}
+	u := newUnderLoad(t, c)
 	for _, n := range c.Nodes()[:3] {
 		if err := n.Start(); err != nil {
 			t.Fatal(err)
@@ -96,30 +149,9 @@ func TestMembersChangeUnderLoad(t *testing.T) {
 	m := &members{t, cl}
 	m.awaitSettled()
 
-	work, stopWork := context.WithCancel(t.Context())
-	submit, stopSubmit := context.WithCancel(work)
-	l := &load{h: r.h, nodes: r.nodes[:3], seed: *seedFlag}
-	var subs, wrks sync.WaitGroup
-	for n := range workers {
-		wrks.Go(func() { l.worker(work, n) })
-	}
-	for n := range submitters {
-		subs.Go(func() { l.submit(submit, work, n) })
-	}
-	stop := func() { stopSubmit(); stopWork(); subs.Wait(); wrks.Wait() }
-	defer stop()
-
+	u.begin(t, u.nodes[:3])
 	m.growAndShrink(c)
-
-	l.calm.Store(true)
-	stopSubmit()
-	subs.Wait()
-	r.nodes = r.nodes[2:]
-	if err := r.awaitEnd(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	m.check(r, c.Nodes()[2:])
+	u.end(t, m, c.Nodes()[2:])
 }
 
 func (m *members) growAndShrink(c *proc.Cluster) {
