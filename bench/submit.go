@@ -97,7 +97,10 @@ func (m *measurement) spec(seq int64, due time.Duration) api.TaskSpec {
 		Action: action, Target: target, IdempotencyKey: m.key(seq), LeaseSeconds: leaseSeconds,
 		Input: encodeInput(seq, due, m.cfg.PayloadBytes), Guarantee: m.cfg.Guarantee,
 	}
-	if m.cfg.Guarantee == ledger.ExactlyOnce.String() {
+	switch m.cfg.Guarantee {
+	case ledger.BestEffort.String():
+		s.IdempotencyKey = "" // a key asks which task has it, and waits for the answer
+	case ledger.ExactlyOnce.String():
 		s.Verify = json.RawMessage(`{"action":"check"}`)
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,7 @@ type submission struct {
 	verdicts []api.SubmitVerdict
 	err      error
 	given    bool          // the caller has left
+	once     bool          // without keys: not to be sent again when it may have arrived
 	done     chan struct{} // closed when there are verdicts, or err
 }
 
@@ -65,26 +67,42 @@ func (s *Submitter) Close() {
 
 // Submit declares up to api.MaxBatch tasks; each gets its own verdict, in
 // order. Those without an idempotency key get one, in specs itself, so that
-// what was not acknowledged is repeated safely. Specs must not change before
-// Submit returns, nor after it returned an error.
+// what was not acknowledged is repeated safely: unless all are best_effort
+// without a key, which the cluster acknowledges before it has them on a disk,
+// and which fail with outcome_unknown when the stream breaks. Specs must not
+// change before Submit returns, nor after it returned an error.
 func (s *Submitter) Submit(ctx context.Context, specs []api.TaskSpec) ([]api.SubmitVerdict, error) {
 	if len(specs) > api.MaxBatch {
 		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d tasks in one call, at most %d", len(specs), api.MaxBatch)
 	}
+	once := giveKeys(specs)
+	return each(ctx, s.c, specs, func(specs []api.TaskSpec) ([]api.SubmitVerdict, error) { return s.once(ctx, specs, once) },
+		func(v api.SubmitVerdict) *api.Error {
+			if once && v.Error != nil && v.Error.Retry == api.RetrySameKey {
+				return nil // there is no key: the caller decides
+			}
+			return v.Error
+		})
+}
+
+// giveKeys gives tasks without a key one, unless that would make them wait: then they are to be sent once.
+func giveKeys(specs []api.TaskSpec) (once bool) {
+	once = !slices.ContainsFunc(specs, func(x api.TaskSpec) bool { return x.IdempotencyKey != "" || !bestEffort(x.Guarantee) })
 	for i := range specs {
-		if specs[i].IdempotencyKey == "" {
+		if specs[i].IdempotencyKey == "" && !once {
 			specs[i].IdempotencyKey = newKey()
 		}
 	}
-	return each(ctx, s.c, specs, func(specs []api.TaskSpec) ([]api.SubmitVerdict, error) { return s.once(ctx, specs) },
-		func(v api.SubmitVerdict) *api.Error { return v.Error })
+	return once
 }
 
-func (s *Submitter) once(ctx context.Context, specs []api.TaskSpec) ([]api.SubmitVerdict, error) {
+func bestEffort(guarantee string) bool { return guarantee == "best_effort" || guarantee == "atp-1" }
+
+func (s *Submitter) once(ctx context.Context, specs []api.TaskSpec, once bool) ([]api.SubmitVerdict, error) {
 	if len(specs) == 0 {
 		return nil, nil
 	}
-	x := &submission{specs: specs, done: make(chan struct{})}
+	x := &submission{specs: specs, once: once, done: make(chan struct{})}
 	s.mu.Lock()
 	if err := s.mu.closed; err != nil {
 		s.mu.Unlock()
@@ -153,6 +171,10 @@ func (s *Submitter) end(err error) {
 	s.mu.queue = nil
 }
 
+// errSentOnce is what becomes of tasks without a key that were on their way when the stream broke.
+var errSentOnce = api.Errorf(504, 5, "outcome_unknown", api.RetryNo, "the stream broke before an answer came, and tasks without an idempotency key are not sent twice").
+	WithHint("give best_effort tasks a key if they matter")
+
 // requeue puts what was on its way in front again.
 func (s *Submitter) requeue() {
 	s.mu.Lock()
@@ -160,7 +182,11 @@ func (s *Submitter) requeue() {
 	var again []*submission
 	for _, list := range s.mu.flight {
 		for _, x := range list {
-			if !x.given {
+			switch {
+			case x.once:
+				x.err = errSentOnce
+				close(x.done)
+			case !x.given:
 				again = append(again, x)
 			}
 		}
