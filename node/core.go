@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/internal/form"
@@ -270,82 +269,6 @@ func (n *core) onFollow(shard uint32, leader uint64) {
 		leader = 0 // elected, but not yet through with its own term's first entry
 	}
 	n.leaders.set(shard, leader)
-}
-
-// heldTimeout bounds a leader change's wait for the nodes' reports.
-const heldTimeout = 300 * time.Millisecond
-
-// heldRequest asks what is held of a shard, for the leader of a term.
-type heldRequest struct {
-	Shard uint32 `json:"shard"`
-	Term  uint64 `json:"term"`
-}
-
-type heldReport struct {
-	ID    ledger.TaskID `json:"id"`
-	Agent string        `json:"agent"`
-	Epoch uint64        `json:"epoch"`
-	Theft *theft        `json:"theft,omitempty"`
-}
-
-// returnGrace is how long a new leader gives the agents of a node that is down
-// to connect elsewhere and say what they hold, before it gives away what nobody
-// reports. What came in its own term does not wait for it.
-const returnGrace = 250 * time.Millisecond
-
-func (n *core) awaitReturns() {
-	for _, v := range n.others() {
-		if !n.peers.Up(v.RaftID) {
-			t := time.NewTimer(returnGrace)
-			defer t.Stop()
-			select {
-			case <-t.C:
-			case <-n.ctx.Done():
-			}
-			return
-		}
-	}
-}
-
-// openDesk asks every reachable node which tasks of the shard its agents hold,
-// then lets the desk give leases.
-func (n *core) openDesk(shard uint32, term uint64) {
-	reports := n.holds.told(shard, term, n.id.RaftID)
-	ctx, cancel := context.WithTimeout(n.ctx, heldTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, v := range n.others() {
-		if !n.peers.Up(v.RaftID) {
-			continue
-		}
-		wg.Go(func() {
-			list, err := callPeer[heldRequest, []heldReport](ctx, n, v.RaftID, methodHeld, heldRequest{Shard: shard, Term: term})
-			if err != nil {
-				n.cfg.Logger.Debug("no report of held tasks", "layer", 5, "shard", shard, "node", v.NodeID, "error", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, h := range list {
-				reports = append(reports, report{id: h.ID, agent: h.Agent, node: v.RaftID, epoch: h.Epoch, theft: h.Theft})
-			}
-		})
-	}
-	wg.Wait()
-	d := n.desk(shard)
-	if d == nil {
-		return // dropped meanwhile
-	}
-	d.open(term, reports, n.nowMillis())
-}
-
-func (n *core) heldHere(_ context.Context, q heldRequest) ([]heldReport, error) {
-	out := []heldReport{}
-	for _, r := range n.holds.told(q.Shard, q.Term, n.id.RaftID) {
-		out = append(out, heldReport{ID: r.id, Agent: r.agent, Epoch: r.epoch, Theft: r.theft})
-	}
-	return out, nil
 }
 
 // announce has the control leader enter the cluster and its nodes.

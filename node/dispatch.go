@@ -270,8 +270,7 @@ type stolen struct {
 	Theft       *theft        `json:"theft,omitempty"`
 }
 
-// steal asks the peer with the oldest fitting work for a batch of leases; no
-// payload moves.
+// steal asks the longer of two peers for a batch of leases; no payload moves.
 func (n *core) steal(ctx context.Context, s *seat, caps []string, room int) []grant {
 	id := n.depths.best(caps)
 	if id == 0 {
@@ -385,25 +384,65 @@ func (d *depths) set(id uint64, list []depth) {
 	d.mu.of[id] = list
 }
 
-// best is the peer with the oldest work that caps can do, the longer queue on
-// a tie; 0 when none is known.
+// best is whom an idle agent asks: of two peers with work that caps can do,
+// drawn at random, the one with the longer queue, so that neither everybody
+// asks the longest of all nor anybody the shortest. But who has waited longer
+// by what a band is worth comes first, or short queues would starve beside
+// long ones. 0 when no peer is known to have work.
 func (d *depths) best(caps []string) uint64 {
+	type candidate struct {
+		id     uint64
+		queued int
+		oldest int64
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var best uint64
-	var oldest int64
-	var queued int
+	var a, b candidate // a sample of two
+	seen := 0
 	for id, list := range d.mu.of {
+		c := candidate{id: id}
 		for _, x := range list {
-			if !sched.Matches(caps, x.Capability) {
-				continue
+			if sched.Matches(caps, x.Capability) {
+				if c.queued == 0 || x.Oldest < c.oldest {
+					c.oldest = x.Oldest
+				}
+				c.queued += x.Queued
 			}
-			if best == 0 || x.Oldest < oldest || x.Oldest == oldest && (x.Queued > queued || x.Queued == queued && rand.N(2) == 0) {
-				best, oldest, queued = id, x.Oldest, x.Queued
+		}
+		if c.queued == 0 {
+			continue
+		}
+		switch seen++; {
+		case seen == 1:
+			a = c
+		case seen == 2:
+			b = c
+		default:
+			if i := rand.N(seen); i == 0 {
+				a = c
+			} else if i == 1 {
+				b = c
 			}
 		}
 	}
-	return best
+	if seen < 2 {
+		return a.id
+	}
+	switch age := b.oldest - a.oldest; {
+	case age > sched.DefaultAgingMillis:
+		return a.id
+	case age < -sched.DefaultAgingMillis:
+		return b.id
+	case a.queued != b.queued:
+		if a.queued > b.queued {
+			return a.id
+		}
+		return b.id
+	}
+	if rand.N(2) == 0 {
+		return a.id
+	}
+	return b.id
 }
 
 // spent forgets a peer's work for caps after it gave none.
