@@ -12,8 +12,9 @@ const (
 	// heldLimit bounds a leader change's wait for the reports of connected nodes.
 	// A node that died is not waited for: its connection breaks. One that is only
 	// slow may hold tasks that agents have begun with: given again, they would be
-	// begun twice.
-	heldLimit = 2 * time.Second
+	// begun twice. Longer, and a shard would stand still for more than 1.5 s after
+	// its leader's death.
+	heldLimit = time.Second
 	// heldAgain is the pause before a node that refused to report is asked again.
 	heldAgain = 20 * time.Millisecond
 )

@@ -24,8 +24,8 @@ func TestAwaitReport(t *testing.T) {
 		failed          bool
 		took            time.Duration
 	}{
-		{name: "refuses for a second", answers: time.Second, reports: 1, took: time.Second},
-		{name: "answers late", answers: time.Second, slow: true, reports: 1, took: time.Second},
+		{name: "refuses for a while", answers: heldLimit / 2, reports: 1, took: heldLimit / 2},
+		{name: "answers late", answers: heldLimit / 2, slow: true, reports: 1, took: heldLimit / 2},
 		{name: "just in time", answers: heldLimit - heldAgain, reports: 1, took: heldLimit - heldAgain},
 		{name: "goes away", leaves: 100 * time.Millisecond, took: 100 * time.Millisecond},
 		{name: "never answers", failed: true, took: heldLimit},
