@@ -185,8 +185,6 @@ type heldElsewhere struct {
 	Capability string        `json:"c,omitempty"`
 }
 
-const methodElsewhere method = 93
-
 type elsewhereRequest struct {
 	Agent string `json:"agent"`
 	Node  uint64 `json:"node"`

@@ -218,19 +218,6 @@ func (n *core) recordsHere(_ context.Context, q recordsRequest) (recordsAnswer, 
 	return a, err
 }
 
-// Methods of nodes whose replicas differ, and of the administrator.
-const (
-	methodBodies method = iota + 60
-	methodRecords
-	methodShard  // how a shard's members stand, on its leader
-	methodChange // one change of a shard's members, on its leader
-	methodHosts  // which replicas a node has
-	methodCreate // make a replica
-	methodDrop   // put one away
-	methodRetired
-	methodNodes // an operation on nodes, on the control shard's leader
-)
-
 func (n *core) memberRequest(ctx context.Context, m method, body []byte) ([]byte, bool) {
 	switch m {
 	case methodBodies:

@@ -307,9 +307,6 @@ type raftTransport struct{ *peer.Transport }
 // Send queues: the engine flushes when all its shards have sent.
 func (t raftTransport) Send(to uint64, shard uint32, msg []byte) { t.Queue(to, shard, msg) }
 
-// methodJournal asks how much of a shard's journal a node has.
-const methodJournal method = 92
-
 type journalBase struct {
 	Bytes int64  `json:"bytes"`
 	Sum   uint32 `json:"crc32c"`

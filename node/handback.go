@@ -20,10 +20,6 @@ import (
 //     cannot be asked has until the lease ends.
 //   - What goes back is brought to whoever leads the shard until it is there
 //     ([core.handBack]); no attempt is counted.
-const (
-	methodGiveBack method = 90
-	methodHolding  method = 91
-)
 
 // confirmGrants tells the desks that leases arrived.
 func (n *core) confirmGrants(gs []grant) {

@@ -16,12 +16,6 @@ import (
 // has from a node that does. It takes nobody's word for it: heads are signed
 // only with a proof that they extend the last ones signed, records are checked
 // against what was signed.
-const (
-	methodHead method = iota + 120
-	methodLinks
-	methodLeaf
-	methodFind
-)
 
 func (n *core) auditRequest(ctx context.Context, m method, body []byte) ([]byte, bool) {
 	switch m {

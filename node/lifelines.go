@@ -18,9 +18,6 @@ import (
 // depthLoop tells of it. An agent is idle if a lease call of it waits and it has
 // begun with all it holds.
 const (
-	notifyIdle  uint8 = 93
-	notifySpare uint8 = 94
-
 	idleMillis   = 50              // that an agent has waited before it steals
 	idleLook     = 60              // ms until the loop looks whether an agent is idle
 	idleLookMax  = 500             // likewise, when none was for a while

@@ -9,12 +9,6 @@ import (
 	"github.com/quorate/quorate/node/api"
 )
 
-// Numbers of what the sessions' nodes ask of one another, apart from route.go's.
-const (
-	methodRenewMany method = 40
-	notifySession   uint8  = 40
-)
-
 // Bounds of renewing for agents.
 const (
 	minRenewMillis  = 20    // a tiny lease is not renewed in a loop

@@ -23,8 +23,6 @@ const (
 	retentionSessions = 64
 )
 
-const methodRetention method = 97
-
 // retentionPolicy is how long what has ended is kept, as far as this node's
 // control replica knows.
 type retentionPolicy struct {

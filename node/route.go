@@ -12,35 +12,6 @@ import (
 	"github.com/quorate/quorate/raftstore"
 )
 
-// method numbers what one node asks of another over the peer connection.
-type method = uint8
-
-const (
-	methodDo method = iota + 1 // propose commands (binary, do.go)
-	methodTask
-	methodTasks
-	methodRenew
-	methodSteal
-	methodHeld
-	methodStats
-	methodAgents
-	methodSeen
-	methodGone
-	methodWhy
-	methodCosign
-	methodPacks
-)
-
-// Notifications between nodes, which may be lost.
-const (
-	notifyDepths uint8 = iota + 1
-	notifyConfirm
-	_
-
-	notifyLeads uint8 = 60
-	notifyLoad  uint8 = 50 // what an agent says of its load
-)
-
 // Timings of routing.
 const (
 	callTimeout  = 10 * time.Second      // of one operation, unless the caller's context ends before

@@ -25,12 +25,7 @@ import (
 //
 // If an answer is lost on the way, the lease is the thief's and unconfirmed:
 // its node is asked, and it goes back to the queue (handback.go).
-const (
-	methodRob      method = 110
-	methodTransfer method = 111
-
-	recallWait = 500 * time.Millisecond // for the holder's answer
-)
+const recallWait = 500 * time.Millisecond // for the holder's answer
 
 // robRequest asks for tasks that agents of a node hold and have not begun with.
 type robRequest struct {
