@@ -44,6 +44,8 @@ type Config struct {
 	LogRetainEntries   uint64        // default 512 entries kept behind the state checkpoint for peers that lag
 	LogRetainMax       uint64        // default 4,096: a peer further behind gets a snapshot instead
 
+	JournalSegmentBytes int64 // default 64 MiB: size of a journal's files, which TrimJournal deletes whole
+
 	DiskReserveBytes int64         // default 256 MiB: with less free, proposals that are New are refused; negative: never
 	DiskBudgetBytes  int64         // default 0, no bound: with seven eighths of it in Dir, proposals that are New are refused
 	StallAfter       time.Duration // default 2 s: a log write that takes longer has the leaderships handed over
@@ -84,6 +86,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CheckpointBytes, 32<<20)
 	setDefault(&c.LogRetainEntries, 512)
 	setDefault(&c.LogRetainMax, 4096)
+	setDefault(&c.JournalSegmentBytes, 64<<20)
 	// The log's memtables and their files (4 × 16 MiB each), a table being written and one being compacted (64 MiB each).
 	setDefault(&c.DiskReserveBytes, 256<<20)
 	setDefault(&c.StallAfter, 2*time.Second)
@@ -125,6 +128,7 @@ func (c Config) validate() error {
 	check(c.CheckpointInterval > 0, "CheckpointInterval %v is not positive", c.CheckpointInterval)
 	check(c.CheckpointBytes > 0, "CheckpointBytes %d is not positive", c.CheckpointBytes)
 	check(c.LogRetainMax >= c.LogRetainEntries, "LogRetainMax %d is below LogRetainEntries %d", c.LogRetainMax, c.LogRetainEntries)
+	check(c.JournalSegmentBytes > 0, "JournalSegmentBytes %d is not positive", c.JournalSegmentBytes)
 	check(c.StallAfter > 0, "StallAfter %v is not positive", c.StallAfter)
 	check(c.CacheBytes > 0 && c.MemTableBytes > 0, "CacheBytes and MemTableBytes must be positive")
 	return errors.Join(errs...)

@@ -197,7 +197,7 @@ func (d *disk) openShard(id uint32) (*shardLog, *journal, error) {
 	if err := d.checkShard(l); err != nil {
 		return nil, nil, err
 	}
-	j, err := openJournal(d.fs, d.path("journal"), id, c.journalBytes, c.journalSum, d.fatal)
+	j, err := openJournal(d.fs, d.path("journal"), id, c, d.cfg.JournalSegmentBytes, d.fatal)
 	if err != nil {
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}

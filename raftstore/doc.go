@@ -21,7 +21,7 @@
 //
 //	log/      Pebble: raft entries and hard states of all shards; one write-ahead log, the only one fsynced per command
 //	state/    Pebble: state checkpoints, written by ingest only
-//	journal/  one file a shard; what counts ends where the state checkpoint says, replay appends the rest again
+//	journal/  files of 64 MiB a shard; what counts begins and ends where the state checkpoint says, replay appends the rest
 //	marks     how far each log reached, outside Pebble
 //	staging/  unfinished tables and snapshots, emptied at open
 //	removed/  journals of replicas that were put away
@@ -33,6 +33,7 @@
 //	applied once, in order                                    Replica.apply; checkpoint key in the ingest (stateDB.write)
 //	applied index and state can't part                        one atomic Ingest per checkpoint
 //	journal durable before its log entries go                 stateWrite.prepare, stateGroup.next
+//	journal files go after a checkpoint that says so           Store.TrimJournal, journal.drop; streams pin them
 //	log truncated behind durable state only                   shard.checkpointWritten
 //	a command is lost only if another entry has its index     pendingBatches.take; otherwise ErrUnknown
 //	Lead only after an entry of the own term was applied      Replica.apply
@@ -74,7 +75,6 @@
 //
 // # What it does not do
 //
-// It routes nothing, knows no cluster beyond raft IDs, decides no membership (Change, Create and Drop are an
-// administrator's, one step a call). Damage in the last moments of a log, since the marks were last written
-// (marksInterval), looks like a crash in mid-write.
+// It routes nothing, knows no cluster beyond raft IDs, decides no membership (Change, Create, Drop: an administrator's).
+// Damage in the last moments of a log, since the marks were last written, looks like a crash in mid-write.
 package raftstore

@@ -23,6 +23,8 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrChangePending: another change of the shard's replicas is under way, or may be.
 	ErrChangePending = errors.New("another membership change is under way")
+	// ErrTrimmed: that part of the journal was given up (Store.TrimJournal).
+	ErrTrimmed = errors.New("the journal begins later")
 	// ErrMalformed: a message or stream that no correct peer sends.
 	ErrMalformed = errors.New("malformed")
 )

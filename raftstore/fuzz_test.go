@@ -308,7 +308,7 @@ func FuzzJournal(f *testing.F) {
 			return
 		}
 		fs := vfs.NewMem()
-		j, err := openJournal(fs, "", 0, 0, 0, func(err error) { t.Error(err) })
+		j, err := openJournal(fs, "", 0, checkpoint{}, 1<<30, func(err error) { t.Error(err) })
 		if err != nil {
 			t.Fatal(err)
 		}

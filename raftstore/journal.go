@@ -1,19 +1,23 @@
 package raftstore
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A journal is a flat file of frames: length u32, CRC32C of the record u32, record; little-endian. What counts of it
-// is the size in the state checkpoint plus what was appended since: bytes beyond are from entries that replay appends
-// again, to the same place and with the same content, so that nothing needs to be cut off.
+// A journal is a flat sequence of frames: length u32, CRC32C of the record u32, record; little-endian. What counts of
+// it is the size in the state checkpoint plus what was appended since: bytes beyond are from entries that replay appends
+// again, to the same place and with the same content, so that nothing needs to be cut off. It stands in segments, files
+// of about JournalSegmentBytes that begin with a frame; offsets count from the first byte that ever was. The state
+// checkpoint also says where it begins by now (floor).
 const (
 	journalFrameBytes  = 8
 	maxJournalRecord   = 16 << 20
@@ -23,29 +27,34 @@ const (
 
 // journal implements Journal. Append and reset are the shard goroutine's; everybody may read.
 type journal struct {
-	fs        vfs.FS
-	dir, name string
-	fatal     func(error)
-	sum       uint32 // CRC32C of everything appended; the shard goroutine's alone
-	mu        struct {
+	fs           vfs.FS
+	dir, name    string
+	shard        uint32
+	segmentBytes int64
+	fatal        func(error)
+	sum          uint32 // CRC32C of everything that was ever appended; the shard goroutine's alone
+	mu           struct {
 		sync.Mutex
-		file    vfs.File
-		size    int64  // including buf
-		durable int64  // up to here, since reset; -1: nothing is known
+		segs    []*segment // in order, at least one; replaced, never changed
+		size    int64      // including buf
+		rollAt  int64      // size at which the next segment begins
+		durable int64      // up to here, since reset; -1: nothing is known
+		newFile bool       // its directory entry may not be durable
+		resets  int
 		buf     []byte // not written yet: the last len(buf) bytes
 		closed  bool
-		err     error            // the first failed write: there is a hole since, so nothing may become durable
-		refs    map[vfs.File]int // readers; a replaced file is closed by its last one
+		err     error // the first failed write: there is a hole since, so nothing may become durable
+
+		floor journalFloor // what the next state checkpoint says
+		kept  journalFloor // what the last one said
+		pins  int
 	}
 }
 
-func openJournal(fs vfs.FS, dir string, shard uint32, size int64, sum uint32, fatal func(error)) (*journal, error) {
-	j := &journal{fs: fs, dir: dir, name: journalName(shard), fatal: fatal}
-	j.mu.refs = map[vfs.File]int{}
-	return j, j.reset(size, sum)
+func openJournal(fs vfs.FS, dir string, shard uint32, c checkpoint, segmentBytes int64, fatal func(error)) (*journal, error) {
+	j := &journal{fs: fs, dir: dir, name: journalName(shard), shard: shard, segmentBytes: segmentBytes, fatal: fatal}
+	return j, j.reset(c)
 }
-
-func journalName(shard uint32) string { return fmt.Sprintf("%04d.qj", shard) }
 
 // nextFrame takes the first record off b; n is 0 when b ends before it does.
 func nextFrame(b []byte) (record []byte, n int, err error) {
@@ -65,34 +74,30 @@ func nextFrame(b []byte) (record []byte, n int, err error) {
 	return record, n, nil
 }
 
-func (j *journal) path() string { return j.fs.PathJoin(j.dir, j.name) }
-
-// reset opens the file anew and makes size its end.
-func (j *journal) reset(size int64, sum uint32) error {
-	path := j.path()
-	f, err := j.fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+// reset opens the files anew and takes beginning and end from a state checkpoint. Files that do not belong to it are
+// deleted.
+func (j *journal) reset(c checkpoint) error {
+	used, left, err := openSegments(j.fs, j.dir, j.shard, c.extent())
 	if err != nil {
-		return err
+		return fmt.Errorf("journal %s: %w", j.name, err)
 	}
-	st, err := f.Stat()
-	if err == nil {
-		err = syncDir(j.fs, j.dir)
-	}
-	if err == nil && st.Size() < size {
-		err = fmt.Errorf("%s has %d bytes, the state checkpoint needs %d: %w", path, st.Size(), size, ErrCorrupt)
-	}
-	if err != nil {
-		return errors.Join(err, f.Close())
+	if err := errors.Join(removeSegments(j.fs, left), syncDir(j.fs, j.dir)); err != nil {
+		return errors.Join(err, closeSegments(used))
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	old := j.mu.file
-	j.mu.file, j.mu.size, j.mu.buf, j.mu.durable = f, size, nil, -1
-	j.sum = sum
-	if old != nil && j.mu.refs[old] == 0 {
-		return old.Close()
+	var errs []error
+	for _, s := range j.mu.segs {
+		errs = append(errs, j.letGoLocked(s))
 	}
-	return nil
+	for _, s := range used[:len(used)-1] {
+		s.durable = true // or the state checkpoint would not be there
+	}
+	j.mu.segs, j.mu.size, j.mu.buf, j.mu.durable, j.mu.newFile = used, c.journalBytes, nil, -1, false
+	j.mu.floor, j.mu.kept, j.mu.rollAt = c.floor, c.floor, used[len(used)-1].start+j.segmentBytes
+	j.mu.resets++
+	j.sum = c.journalSum
+	return errors.Join(errs...)
 }
 
 func (j *journal) Append(record []byte) {
@@ -107,9 +112,11 @@ func (j *journal) Append(record []byte) {
 	j.mu.buf = append(binary.LittleEndian.AppendUint32(j.mu.buf, sum), record...)
 	j.sum = crc32.Update(j.sum, castagnoli, j.mu.buf[start:])
 	j.mu.size += int64(journalFrameBytes + len(record))
-	if len(j.mu.buf) >= journalBufferBytes {
+	if full := j.mu.size >= j.mu.rollAt; full || len(j.mu.buf) >= journalBufferBytes {
 		if err := j.flushLocked(); err != nil {
 			j.fatal(fmt.Errorf("journal %s: %w", j.name, err))
+		} else if full {
+			_ = j.rollLocked() // tried again
 		}
 	}
 }
@@ -122,7 +129,8 @@ func (j *journal) flushLocked() error {
 		return ErrStopped
 	}
 	if j.mu.err == nil {
-		_, j.mu.err = j.mu.file.WriteAt(j.mu.buf, j.mu.size-int64(len(j.mu.buf)))
+		last := j.mu.segs[len(j.mu.segs)-1]
+		_, j.mu.err = last.file.WriteAt(j.mu.buf, j.mu.size-int64(len(j.mu.buf))-last.start)
 	}
 	j.mu.buf = j.mu.buf[:0]
 	return j.mu.err
@@ -136,52 +144,98 @@ func (j *journal) Size() int64 {
 
 // sync makes everything appended so far durable. Any goroutine.
 func (j *journal) sync() error {
-	f, size, err := j.acquire()
+	segs, size, err := j.acquire()
 	if err != nil {
 		return err
 	}
 	j.mu.Lock()
-	known := j.mu.durable == size && j.mu.file == f
+	known, resets, newFile := j.mu.durable == size, j.mu.resets, j.mu.newFile
+	todo := make([]*segment, 0, 2)
+	for _, s := range segs {
+		if !s.durable {
+			todo = append(todo, s)
+		}
+	}
 	j.mu.Unlock()
 	if known {
-		return j.release(f)
+		return j.release(segs)
 	}
-	err = f.SyncData()
+	for _, s := range todo {
+		err = errors.Join(err, s.file.SyncData())
+	}
+	if newFile {
+		err = errors.Join(err, syncDir(j.fs, j.dir))
+	}
 	if err == nil {
 		j.mu.Lock()
-		if j.mu.file == f {
+		if j.mu.resets == resets {
 			j.mu.durable = size
+			for _, s := range todo {
+				s.durable = s != segs[len(segs)-1]
+			}
+			j.mu.newFile = j.mu.newFile && j.mu.segs[len(j.mu.segs)-1] != segs[len(segs)-1]
 		}
 		j.mu.Unlock()
 	}
-	return errors.Join(err, j.release(f))
+	return errors.Join(err, j.release(segs))
 }
 
-// acquire flushes the buffer and returns the file, kept open until release, and its size.
-func (j *journal) acquire() (vfs.File, int64, error) {
+// acquire flushes the buffer and returns the files, kept open until release, and the size.
+func (j *journal) acquire() ([]*segment, int64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.mu.closed {
-		return nil, 0, ErrStopped
-	}
-	if err := errors.Join(j.mu.err, j.flushLocked()); err != nil {
+	if err := j.readableLocked(); err != nil {
 		return nil, 0, err
 	}
-	j.mu.refs[j.mu.file]++
-	return j.mu.file, j.mu.size, nil
+	for _, s := range j.mu.segs {
+		s.refs++
+	}
+	return j.mu.segs, j.mu.size, nil
 }
 
-func (j *journal) release(f vfs.File) error {
+func (j *journal) readableLocked() error {
+	if j.mu.closed {
+		return ErrStopped
+	}
+	return errors.Join(j.mu.err, j.flushLocked())
+}
+
+// acquireAt is acquire for the file that offset is in, with where it ends.
+func (j *journal) acquireAt(offset int64) (s *segment, end int64, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.mu.refs[f]--; j.mu.refs[f] > 0 {
-		return nil
+	if err := j.readableLocked(); err != nil {
+		return nil, 0, err
 	}
-	delete(j.mu.refs, f)
-	if f != j.mu.file || j.mu.closed {
-		return f.Close()
+	segs := j.mu.segs
+	switch {
+	case offset < 0 || offset > j.mu.size:
+		return nil, 0, fmt.Errorf("offset %d is not within its %d bytes", offset, j.mu.size)
+	case offset < segs[0].start:
+		return nil, 0, fmt.Errorf("offset %d: it begins at %d: %w", offset, segs[0].start, ErrTrimmed)
 	}
-	return nil
+	i, found := slices.BinarySearchFunc(segs, offset, func(s *segment, at int64) int { return cmp.Compare(s.start, at) })
+	if !found {
+		i--
+	}
+	end = j.mu.size
+	if i+1 < len(segs) {
+		end = segs[i+1].start
+	}
+	segs[i].refs++
+	return segs[i], end, nil
+}
+
+func (j *journal) release(segs []*segment) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, s := range segs {
+		if s.refs--; s.refs == 0 && (s.gone || j.mu.closed) {
+			errs = append(errs, s.file.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (j *journal) close() error {
@@ -191,32 +245,47 @@ func (j *journal) close() error {
 		return nil
 	}
 	j.mu.closed = true
-	if j.mu.refs[j.mu.file] > 0 {
-		return nil
+	var errs []error
+	for _, s := range j.mu.segs {
+		if s.refs == 0 {
+			errs = append(errs, s.file.Close())
+		}
 	}
-	return j.mu.file.Close()
+	return errors.Join(errs...)
 }
 
 func (j *journal) Read(offset int64, fn func(offset, next int64, record []byte) bool) error {
-	f, size, err := j.acquire()
-	if err != nil {
-		return fmt.Errorf("raftstore: journal %s: %w", j.name, err)
+	limit := j.Size()
+	for more := true; more; {
+		s, end, err := j.acquireAt(offset)
+		if err != nil {
+			return fmt.Errorf("raftstore: journal %s: %w", j.name, err)
+		}
+		end = min(end, max(limit, offset)) // what comes meanwhile is for another call
+		if offset == end {
+			return j.release([]*segment{s})
+		}
+		offset, more, err = j.readSegment(s, offset, end, fn)
+		if err = errors.Join(err, j.release([]*segment{s})); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = j.release(f) }()
-	corrupt := func(what string) error {
-		return fmt.Errorf("raftstore: journal %s: offset %d: %s: %w", j.name, offset, what, ErrCorrupt)
+	return nil
+}
+
+// readSegment reads the records of one file up to end, and says where and whether to go on.
+func (j *journal) readSegment(s *segment, offset, end int64, fn func(offset, next int64, record []byte) bool) (int64, bool, error) {
+	corrupt := func(what string) (int64, bool, error) {
+		return offset, false, fmt.Errorf("raftstore: journal %s: offset %d: %s: %w", j.name, offset, what, ErrCorrupt)
 	}
-	if offset < 0 || offset > size {
-		return fmt.Errorf("raftstore: journal %s: offset %d is not within its %d bytes", j.name, offset, size)
-	}
-	r := journalReader{f: f, at: offset, end: size}
-	for offset < size {
+	r := journalReader{f: s.file, at: offset - s.start, end: end - s.start}
+	for offset < end {
 		head, err := r.next(journalFrameBytes)
 		if err != nil {
 			return corrupt(err.Error())
 		}
 		length, sum := int64(binary.LittleEndian.Uint32(head)), binary.LittleEndian.Uint32(head[4:])
-		if length == 0 || length > maxJournalRecord || offset+journalFrameBytes+length > size {
+		if length == 0 || length > maxJournalRecord || offset+journalFrameBytes+length > end {
 			return corrupt(fmt.Sprintf("a record of %d bytes", length))
 		}
 		record, err := r.next(int(length))
@@ -228,11 +297,11 @@ func (j *journal) Read(offset int64, fn func(offset, next int64, record []byte) 
 		}
 		next := offset + journalFrameBytes + length
 		if !fn(offset, next, record) {
-			return nil
+			return next, false, nil
 		}
 		offset = next
 	}
-	return nil
+	return offset, true, nil
 }
 
 // journalReader reads ahead in large pieces.

@@ -134,26 +134,30 @@ func (d *disk) clearState(id uint32) error {
 	if err != nil {
 		return err
 	}
-	from := d.fs.PathJoin(d.path("journal"), journalName(id))
-	if _, err := d.fs.Stat(from); errors.Is(err, os.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	all, err := listSegments(d.fs, d.path("journal"), id)
+	if err != nil || len(all) == 0 {
 		return err
 	}
 	dir := d.path("removed")
 	if err := d.fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for n := 0; ; n++ { // the same shard may come and go more than once
-		to := d.fs.PathJoin(dir, fmt.Sprintf("%s.%d", journalName(id), n))
-		if _, err := d.fs.Stat(to); err == nil {
-			continue
-		} else if !errors.Is(err, os.ErrNotExist) {
+	for _, s := range all {
+		if err := d.moveAway(s.path, dir); err != nil {
 			return err
 		}
-		if err := d.fs.Rename(from, to); err != nil {
+	}
+	return errors.Join(syncDir(d.fs, dir), syncDir(d.fs, d.path("journal")), syncDir(d.fs, d.cfg.Dir))
+}
+
+// moveAway moves a file below dir, under a name that is free: the same shard may come and go more than once.
+func (d *disk) moveAway(from, dir string) error {
+	for n := 0; ; n++ {
+		to := d.fs.PathJoin(dir, fmt.Sprintf("%s.%d", d.fs.PathBase(from), n))
+		if _, err := d.fs.Stat(to); errors.Is(err, os.ErrNotExist) {
+			return d.fs.Rename(from, to)
+		} else if err != nil {
 			return err
 		}
-		return errors.Join(syncDir(d.fs, dir), syncDir(d.fs, d.path("journal")), syncDir(d.fs, d.cfg.Dir))
 	}
 }

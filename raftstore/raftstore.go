@@ -68,11 +68,11 @@ type Reader interface {
 type Journal interface {
 	// Append adds a record, from Apply only. The record is copied.
 	Append(record []byte)
-	// Size is the length in bytes including what is still buffered.
+	// Size is the length in bytes including what is still buffered, and what was trimmed.
 	Size() int64
 	// Read calls fn with the records from offset on, until fn returns false: where the record starts, where the
 	// next one starts, and its bytes (valid during the call only). Any goroutine may call it. Damage is an error
-	// wrapping ErrCorrupt that names the offset.
+	// wrapping ErrCorrupt that names the offset; ErrTrimmed says that the journal begins later.
 	Read(offset int64, fn func(offset, next int64, record []byte) bool) error
 }
 
@@ -151,7 +151,8 @@ type ShardStatus struct {
 	Voters          []uint64
 	Learners        []uint64
 	Followers       []FollowerStatus // on the leader only
-	JournalBytes    int64
+	JournalBytes    int64            // that there ever were
+	JournalStart    int64            // so many of them are gone
 	QueuedCommands  int
 	AgreedIndex     uint64   // last index at which a majority was seen in the same state; 0: none since the start
 	Differ          []uint64 // replicas seen in another state than this one since the start

@@ -153,7 +153,7 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 		g.discard()
 		return info, err
 	}
-	if err := s.d.fs.Rename(g.journalPath, s.d.fs.PathJoin(s.d.path("journal"), journalName(id))); err != nil {
+	if err := s.d.fs.Rename(g.journalPath, s.d.fs.PathJoin(s.d.path("journal"), segmentName(id, g.checkpoint.floor.journalBase))); err != nil {
 		return info, err
 	}
 	if err := s.d.state.replace(id, g.tables.paths); err != nil {

@@ -184,7 +184,7 @@ func (s *shard) publish() {
 		Shard: s.id, Term: r.term, Leader: r.lead, Role: roleOf(r.role), Ready: r.ledTerm == r.term,
 		FirstIndex: s.log.truncated + 1, LastIndex: s.log.last, CheckpointIndex: s.log.checkpoint.index,
 		Voters: slices.Sorted(slices.Values(r.confState.GetVoters())), Learners: slices.Clone(r.confState.GetLearners()),
-		JournalBytes: s.journal.Size(), statusTick: r.ticks,
+		JournalBytes: s.journal.Size(), JournalStart: s.journal.beginning().bytes, statusTick: r.ticks,
 		AgreedIndex: s.digests.agreed, Differ: s.digests.differing(), DigestsEqual: s.digests.compared,
 	}
 	if r.role == raft.StateLeader {
@@ -233,7 +233,7 @@ func ask[T any](ctx context.Context, s *shard, fn func(answer func(T, error))) (
 // tick for another shard's (later), or their freezes add up.
 func (s *shard) maybeCheckpoint(later bool) bool {
 	cfg := s.env.cfg
-	if s.frozen.index != 0 || s.replica.applied == s.log.checkpoint.index || later && !s.stopping {
+	if s.frozen.index != 0 || later && !s.stopping || s.replica.applied == s.log.checkpoint.index && (s.stopping || !s.journal.trimmed()) {
 		return false
 	}
 	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes ||
@@ -250,7 +250,7 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 	s.cpSeq++
 	s.frozen = checkpoint{
 		index: s.replica.applied, term: s.replica.appliedTerm, conf: s.replica.confState,
-		journalBytes: s.journal.Size(), journalSum: s.journal.sum, machine: changes.Meta,
+		journalBytes: s.journal.Size(), journalSum: s.journal.sum, floor: s.journal.wantedFloor(), machine: changes.Meta,
 	}
 	name, c := fmt.Sprintf("checkpoint-%d-%d", s.id, s.cpSeq), s.frozen
 	s.background(func() { s.writeCheckpoint(name, changes, c) })
@@ -297,6 +297,9 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 func (s *shard) checkpointWritten() {
 	s.log.checkpoint, s.frozen = s.frozen, checkpoint{}
 	s.machine.Thaw()
+	if err := s.journal.drop(s.log.checkpoint.floor); err != nil { // what is left is deleted at the next open
+		s.env.log.Warn("raftstore: journal files were not deleted", "layer", "L5", "shard", s.id, "error", err)
+	}
 	s.meetDemands()
 	if err := s.truncateLog(); err != nil {
 		s.env.fatal(fmt.Errorf("shard %d: truncate log: %w", s.id, err))

@@ -70,15 +70,15 @@ func (s *shard) commonJournal(to uint64) journalBase {
 	if err != nil || size <= 0 {
 		return journalBase{}
 	}
-	f, have, err := s.journal.acquire()
+	segs, have, err := s.journal.acquire()
 	if err != nil {
 		return journalBase{}
 	}
-	defer func() { _ = s.journal.release(f) }()
-	if size > have {
+	defer func() { _ = s.journal.release(segs) }()
+	if size > have || size < segs[0].start { // what it lacks is partly gone: it gets all there is
 		return journalBase{}
 	}
-	if got, err := sumFile(f, size); err != nil || got != sum {
+	if got, err := sumJournal(segs, size); err != nil || got != sum {
 		s.env.log.Warn("raftstore: a peer's journal is not the beginning of this one", "layer", "L5", "shard", s.id, "peer", to, "bytes", size, "error", err)
 		return journalBase{}
 	}
@@ -102,16 +102,17 @@ func (s *Store) JournalBase(shard uint32) (size int64, sum uint32, err error) {
 // writeSnapshot streams one consistent view, the journal from base on. The journal may have grown or have been
 // replaced meanwhile, but replicas' journals are equal, so its first bytes are the same.
 func (s *shard) writeSnapshot(w io.Writer, term uint64, base journalBase) error {
+	defer s.journal.pin()() // before the view is: what it needs stays
 	return streamState(s.env.state, s.id, term, base, w, func(sw *snapshotWriter, from, size int64) error {
-		f, have, err := s.journal.acquire()
+		segs, have, err := s.journal.acquire()
 		if err != nil {
 			return err
 		}
-		defer func() { _ = s.journal.release(f) }()
+		defer func() { _ = s.journal.release(segs) }()
 		if have < size {
 			return fmt.Errorf("journal has %d bytes, the checkpoint needs %d: %w", have, size, ErrCorrupt)
 		}
-		return streamFile(sw, f, from, size)
+		return eachSegmentPiece(segs, from, size, sw.journal)
 	})
 }
 
@@ -135,8 +136,9 @@ func streamState(d *stateDB, shard uint32, term uint64, base journalBase, w io.W
 	if err != nil {
 		return err
 	}
-	if base.bytes > c.journalBytes {
-		base = journalBase{} // the peer is ahead of this checkpoint
+	c.whole = false // here, not there
+	if base.bytes > c.journalBytes || base.bytes < c.floor.bytes {
+		base = journalBase{} // the peer is ahead of this checkpoint, or what it lacks is partly gone
 	}
 	sw, err := newSnapshotWriter(w)
 	if err != nil {
@@ -158,19 +160,16 @@ func streamState(d *stateDB, shard uint32, term uint64, base journalBase, w io.W
 	if err := it.Error(); err != nil {
 		return err
 	}
-	if err := journal(sw, base.bytes, c.journalBytes); err != nil {
+	if err := journal(sw, max(base.bytes, c.floor.bytes), c.journalBytes); err != nil {
 		return err
 	}
 	return sw.end()
 }
 
-// streamFile sends a journal's bytes from from to size.
-func streamFile(sw *snapshotWriter, f vfs.File, from, size int64) error {
-	return eachPiece(f, from, size, sw.journal)
-}
-
-func sumFile(f vfs.File, size int64) (sum uint32, err error) {
-	err = eachPiece(f, 0, size, func(p []byte) error {
+// sumJournal is the CRC32C of a journal's first bytes, those that are gone included.
+func sumJournal(segs []*segment, size int64) (sum uint32, err error) {
+	sum = segs[0].sum
+	err = eachSegmentPiece(segs, segs[0].start, size, func(p []byte) error {
 		sum = crc32.Update(sum, castagnoli, p)
 		return nil
 	})
@@ -199,6 +198,8 @@ type stagedSnapshot struct {
 	snapshotHeader
 	from        uint64
 	claimed     bool // the shard is marked as receiving
+	unpin       func()
+	ownFloor    journalFloor // where the journal begins that the stream goes on from
 	fs          vfs.FS
 	tables      tableSet
 	journalPath string
@@ -215,6 +216,9 @@ func (g *stagedSnapshot) begin(h snapshotHeader) error {
 	}
 	if g.adopt != nil {
 		g.adopt(&h.checkpoint)
+	}
+	if h.checkpoint.whole = h.base.bytes == 0; !h.checkpoint.whole {
+		h.checkpoint.floor = g.ownFloor
 	}
 	g.snapshotHeader = h
 	meta, err := encodeCheckpoint(h.checkpoint)
@@ -298,31 +302,37 @@ func (s *shard) dropStaged(err error) {
 	s.arrived, s.staged = nil, nil
 }
 
-// takeJournal makes the staged journal the shard's, by renaming it, or by appending it to what is there already. Up to
-// the present checkpoint nothing is written again; bytes behind it do not count before the state was replaced.
+// takeJournal makes the staged journal the shard's: as a file of its own, which may be the only one then, or by appending
+// it to what is there already. Up to the present checkpoint nothing is written again; bytes behind it do not count
+// before the state was replaced, and files that are not needed any more are deleted after that (journal.reset).
 func (s *shard) takeJournal(g *stagedSnapshot) error {
 	if g.base.bytes == 0 {
-		return g.fs.Rename(g.journalPath, s.journal.path())
+		to := g.fs.PathJoin(s.journal.dir, segmentName(s.id, g.checkpoint.floor.journalBase))
+		return errors.Join(g.fs.Rename(g.journalPath, to), syncDir(g.fs, s.journal.dir))
 	}
 	from, err := g.fs.Open(g.journalPath)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := g.fs.OpenReadWrite(s.journal.path(), vfs.WriteCategoryUnspecified)
+	at := max(g.base.bytes, s.log.checkpoint.journalBytes)
+	used, left, err := openSegments(g.fs, s.journal.dir, s.id, extent{g.ownFloor.journalBase, at, s.log.checkpoint.whole})
 	if err != nil {
 		return err
 	}
-	at := max(g.base.bytes, s.log.checkpoint.journalBytes)
-	err = eachPiece(from, at-g.base.bytes, g.checkpoint.journalBytes-g.base.bytes, func(p []byte) error {
-		_, err := to.WriteAt(p, at)
-		at += int64(len(p))
-		return err
-	})
+	last := used[len(used)-1]
+	err = removeSegments(g.fs, left) // what was applied behind the checkpoint stands in the stream as well
 	if err == nil {
-		err = to.Sync()
+		err = eachPiece(from, at-g.base.bytes, g.checkpoint.journalBytes-g.base.bytes, func(p []byte) error {
+			_, err := last.file.WriteAt(p, at-last.start)
+			at += int64(len(p))
+			return err
+		})
 	}
-	return errors.Join(err, to.Close(), g.fs.Remove(g.journalPath))
+	if err == nil {
+		err = last.file.Sync()
+	}
+	return errors.Join(err, closeSegments(used), g.fs.Remove(g.journalPath))
 }
 
 // installStep, set by tests only, may fail an installation between two steps.
@@ -336,8 +346,8 @@ func reached(step string) error {
 }
 
 // install replaces log, state, journal and machine by the staged snapshot. A crash between any two steps is
-// completed or undone at open: before the state is replaced the longer journal still begins with the old one; after
-// it, the note in the log says that the log must follow.
+// completed or undone at open: before the state is replaced the journal's files, or the longer one, still have what it
+// needs; after it, the note in the log says that the log must follow.
 func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
 	g := s.staged
 	if g == nil || g.checkpoint.index != sn.GetMetadata().GetIndex() || g.checkpoint.term != sn.GetMetadata().GetTerm() {
@@ -356,13 +366,16 @@ func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
 	if err := s.takeJournal(g); err != nil {
 		return err
 	}
-	if err := s.journal.reset(c.journalBytes, c.journalSum); err != nil {
-		return err
-	}
 	if err := reached("journal"); err != nil {
 		return err
 	}
 	if err := s.env.state.replace(s.id, g.tables.paths); err != nil {
+		return err
+	}
+	if err := reached("replaced"); err != nil {
+		return err
+	}
+	if err := s.journal.reset(c); err != nil { // only now: it deletes what the old state needed
 		return err
 	}
 	if err := reached("state"); err != nil {

@@ -30,6 +30,8 @@ import (
 const (
 	stateTableBytes   = 64 << 20
 	checkpointVersion = 1
+	checkpointFloor   = 2 // version of one whose journal does not begin at 0, or was installed
+	floorSize         = baseSize + 1
 )
 
 func shardPrefix(shard uint32) []byte { return binary.BigEndian.AppendUint32([]byte{'s'}, shard) }
@@ -47,16 +49,19 @@ type checkpoint struct {
 	index, term  uint64
 	conf         *pb.ConfState
 	journalBytes int64
-	journalSum   uint32 // CRC32C of all of them
-	machine      []byte // the Machine's meta, nil if it never wrote one
+	journalSum   uint32       // CRC32C of all of them
+	floor        journalFloor // where the journal begins: what was before it is gone
+	whole        bool         // an installed journal: one file, whatever others a crash left beside it
+	machine      []byte       // the Machine's meta, nil if it never wrote one
 }
 
 func (c checkpoint) snapshotMetadata() *pb.SnapshotMetadata {
 	return &pb.SnapshotMetadata{Index: new(c.index), Term: new(c.term), ConfState: c.conf}
 }
 
-// encodeCheckpoint: version u8, index, term, journal bytes u64, journal sum u32, conf state and machine meta each as
-// u32 length + 1 (0 = nil) and bytes, CRC32C of all that; little-endian.
+// encodeCheckpoint: version u8, index, term, journal bytes u64, journal sum u32, in version 2 the floor (u64, u32), whole
+// u8, and as third part the floor's note; conf state and machine meta, each as u32 length + 1 (0 = nil) and bytes; CRC32C
+// of all that; little-endian.
 func encodeCheckpoint(c checkpoint) ([]byte, error) {
 	conf, err := proto.Marshal(c.conf)
 	if err != nil {
@@ -64,7 +69,17 @@ func encodeCheckpoint(c checkpoint) ([]byte, error) {
 	}
 	b := append([]byte{checkpointVersion}, u64s(c.index, c.term, uint64(c.journalBytes))...)
 	b = binary.LittleEndian.AppendUint32(b, c.journalSum)
-	for _, part := range [][]byte{conf, c.machine} {
+	parts := [][]byte{conf, c.machine}
+	if c.floor.bytes > 0 || c.whole {
+		b[0] = checkpointFloor
+		b = binary.LittleEndian.AppendUint32(append(b, u64s(uint64(c.floor.bytes))...), c.floor.sum)
+		b = append(b, 0)
+		if c.whole {
+			b[len(b)-1] = 1
+		}
+		parts = append(parts, c.floor.note)
+	}
+	for _, part := range parts {
 		if part == nil {
 			b = binary.LittleEndian.AppendUint32(b, 0)
 			continue
@@ -80,7 +95,7 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 	if len(b) < head+4+4+4 || crc32.Checksum(b[:len(b)-4], castagnoli) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 		return checkpoint{}, fmt.Errorf("checkpoint: %w", ErrCorrupt)
 	}
-	if b[0] != checkpointVersion {
+	if b[0] != checkpointVersion && (b[0] != checkpointFloor || len(b) < head+floorSize+4+4+4+4) {
 		return checkpoint{}, fmt.Errorf("checkpoint version %d is not known", b[0])
 	}
 	c := checkpoint{
@@ -89,7 +104,16 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 		conf: new(pb.ConfState),
 	}
 	rest := b[head : len(b)-4]
-	for i := range 2 {
+	if b[0] == checkpointFloor {
+		c.floor.journalBase = journalBase{int64(binary.LittleEndian.Uint64(rest)), binary.LittleEndian.Uint32(rest[8:])}
+		c.whole = rest[baseSize] == 1
+		if c.floor.bytes < 0 || rest[baseSize] > 1 || c.floor.bytes == 0 && !c.whole {
+			return checkpoint{}, fmt.Errorf("checkpoint: %w", ErrCorrupt)
+		}
+		rest = rest[floorSize:]
+	}
+	for i := range int(b[0]) + 1 { // version 2 has a part more
+
 		if len(rest) < 4 {
 			return checkpoint{}, fmt.Errorf("checkpoint: %w", ErrCorrupt)
 		}
@@ -102,13 +126,15 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 		}
 		part := rest[:n-1]
 		rest = rest[n-1:]
-		if i == 1 {
+		if i == 2 {
+			c.floor.note = append([]byte{}, part...)
+		} else if i == 1 {
 			c.machine = append([]byte{}, part...)
 		} else if err := proto.Unmarshal(part, c.conf); err != nil {
 			return checkpoint{}, fmt.Errorf("checkpoint: %v: %w", err, ErrCorrupt)
 		}
 	}
-	if len(rest) != 0 || c.index == 0 || c.term == 0 || c.journalBytes < 0 {
+	if len(rest) != 0 || c.index == 0 || c.term == 0 || c.journalBytes < c.floor.bytes {
 		return checkpoint{}, fmt.Errorf("checkpoint: %w", ErrCorrupt)
 	}
 	return c, nil

@@ -376,18 +376,24 @@ func (s *Store) Receive(from uint64, r io.Reader) error {
 		if sh == nil {
 			return fmt.Errorf("shard %d: %w", h.shard, ErrNoShard)
 		}
-		if offered := sh.offered.Load(); h.base.bytes > 0 && (offered == nil || *offered != h.base) {
+		offered := sh.offered.Load()
+		if h.base.bytes > 0 && (offered == nil || *offered != h.base) {
 			return fmt.Errorf("shard %d: a journal from byte %d on, which was not asked for: %w", h.shard, h.base.bytes, ErrMalformed)
 		}
 		if _, busy := s.receiving.LoadOrStore(h.shard, true); busy {
 			return fmt.Errorf("shard %d: another snapshot is being received", h.shard)
 		}
 		g.shard, g.claimed = h.shard, true
+		g.unpin = sh.journal.pin() // what the stream goes on from must be there when it is installed
+		if g.ownFloor = sh.journal.beginning(); h.base.bytes > 0 && g.ownFloor.bytes > h.base.bytes {
+			return fmt.Errorf("shard %d: the journal in front of byte %d was trimmed meanwhile", h.shard, h.base.bytes)
+		}
 		g.tables = tableSet{d: s.state, name: fmt.Sprintf("snapshot-%d", h.shard)}
 		return nil
 	}
 	defer func() {
 		if g.claimed {
+			g.unpin()
 			s.receiving.Delete(g.shard)
 		}
 	}()

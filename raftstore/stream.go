@@ -26,8 +26,8 @@ import (
 //	kind 4, once, last: SHA-256 over kind, raw length and raw bytes of every chunk before
 //
 // Numbers are little-endian. The journal's length and CRC32C in the checkpoint must match too. The base is how much of
-// the journal the receiver said that it has: length u64 and CRC32C u32, both 0 for nothing. Version 1 has no base and
-// packs every chunk.
+// the journal the receiver said that it has: length u64 and CRC32C u32, both 0 for nothing: the
+// journal then begins at the checkpoint's floor. Version 1 has no base and packs every chunk.
 const (
 	streamMagic      = "QSNP"
 	streamVersion    = 2
@@ -288,7 +288,13 @@ func (s *snapshotReader) begin() error {
 	if h.base.bytes < 0 || h.base.bytes > h.checkpoint.journalBytes {
 		return fmt.Errorf("a journal from %d of %d bytes on: %w", h.base.bytes, h.checkpoint.journalBytes, ErrMalformed)
 	}
-	s.journalGot, s.journalSum = h.base.bytes, h.base.sum
+	start := h.base
+	if floor := h.checkpoint.floor; start.bytes == 0 {
+		start = floor.journalBase
+	} else if start.bytes < floor.bytes { // it would be in the receiver's way
+		return fmt.Errorf("a journal from %d on, which begins at %d: %w", start.bytes, floor.bytes, ErrMalformed)
+	}
+	s.journalGot, s.journalSum = start.bytes, start.sum
 	if h.term < h.checkpoint.term || h.term >= maxIndex || h.checkpoint.index >= maxIndex {
 		return fmt.Errorf("header out of range: %w", ErrMalformed)
 	}

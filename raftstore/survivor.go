@@ -131,12 +131,11 @@ func (s *Survivor) Seed(ctx context.Context, id uint32, commands func(SeedInfo) 
 	go func() { // ends with the stream, or with ctx
 		defer stop()
 		pw.CloseWithError(streamState(s.d.state, id, l.hard.GetTerm(), journalBase{}, pw, func(sw *snapshotWriter, from, size int64) error {
-			f, err := s.d.fs.Open(s.d.fs.PathJoin(s.d.path("journal"), journalName(id)))
+			used, _, err := openSegments(s.d.fs, s.d.path("journal"), id, extent{l.checkpoint.floor.journalBase, size, l.checkpoint.whole})
 			if err != nil {
 				return err
 			}
-			defer f.Close()
-			return streamFile(sw, f, from, size)
+			return errors.Join(eachSegmentPiece(used, from, size, sw.journal), closeSegments(used))
 		}))
 	}()
 	return SeedShard{Stream: pr, Commands: commands, term: l.hard.GetTerm(), tail: func(fn func(*pb.Entry) error) error {
