@@ -276,12 +276,13 @@ func (n *testNode) trimTo(tb testing.TB, but int) int64 {
 	tb.Helper()
 	s := n.store.Load()
 	var at int64
-	if err := s.CutJournal(0); err != nil {
-		tb.Fatal(err)
-	}
 	eventually(tb, "files to trim", func() bool {
+		if err := s.CutJournal(0); err != nil {
+			tb.Fatal(err)
+		}
 		list := s.JournalFiles(0)
 		if len(list) <= but+1 {
+			n.net.must(0, "more=1")
 			return false
 		}
 		at = list[len(list)-1-but]
