@@ -4,15 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 )
 
 // CurveConfig says what [Curve] measures.
 type CurveConfig struct {
-	Lifecycle LifecycleConfig // of each point, but for Rate, Kill, JSON and SVG
+	Lifecycle LifecycleConfig // of each point, but for Rate, Kill, JSON and Plot
 	Rates     []int           // tasks a second
-	SVG       string          // file for the plot; empty: none
+	Plot      string          // file for the plot, .svg or .png; empty: none
 	Out       io.Writer
 }
 
@@ -21,12 +19,15 @@ func Curve(ctx context.Context, cfg CurveConfig) error {
 	if len(cfg.Rates) == 0 || cfg.Out == nil {
 		return fmt.Errorf("bench: curve: %d rates: want some, and a place for the table", len(cfg.Rates))
 	}
+	if err := checkPlot(cfg.Plot); err != nil {
+		return err
+	}
 	p := plot{title: "Lifecycles: latency against throughput", x: "lifecycles/s", y: "ms from due to completed",
 		series: []plotSeries{{name: "p50"}, {name: "p99"}}}
 	fmt.Fprintf(cfg.Out, "%10s %14s %8s %8s %8s\n", "rate", "lifecycles/s", "p50 ms", "p99 ms", "p99.9 ms")
 	for _, rate := range cfg.Rates {
 		c := cfg.Lifecycle
-		c.Rate, c.Kill, c.JSON, c.SVG, c.Out = rate, false, false, "", nil
+		c.Rate, c.Kill, c.JSON, c.Plot, c.Out = rate, false, false, "", nil
 		r, err := Lifecycle(ctx, c)
 		if err != nil {
 			return err
@@ -35,26 +36,7 @@ func Curve(ctx context.Context, cfg CurveConfig) error {
 		p.series[0].points = append(p.series[0].points, [2]float64{r.LifecyclesPerSecond, r.Latency.P50Millis})
 		p.series[1].points = append(p.series[1].points, [2]float64{r.LifecyclesPerSecond, r.Latency.P99Millis})
 	}
-	return p.save(cfg.SVG)
-}
-
-// save writes the plot to a file; an empty name writes nothing.
-func (p plot) save(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(filepath.Clean(path))
-	if err != nil {
-		return fmt.Errorf("bench: %w", err)
-	}
-	if err = p.write(f); err != nil {
-		_ = f.Close() // the first error counts
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return fmt.Errorf("bench: %w", err)
-	}
-	return nil
+	return p.save(cfg.Plot)
 }
 
 // timeline is the plot of one measurement: completions over time, and the kill.

@@ -17,7 +17,11 @@
 // [Skew] sets loads that come in at one node beside a balanced one, in turn on
 // one cluster.
 //
-// [Curve] repeats lifecycles at several rates; both draw SVG, by hand (plot).
+// [Submits] counts what callers that wait for their answers get acknowledged,
+// over HTTP or streams; [Idle] what nodes, and agents with nothing to do, cost.
+//
+// [Curve] repeats lifecycles at several rates; both draw SVG or PNG, by hand
+// (plot).
 //
 // What it does not do: run on more hosts than one. Comparing with other systems
 // is the matter of bench/peers (make bench-peers).
@@ -27,5 +31,7 @@
 //	name       owner      state                     stop
 //	submitter  Lifecycle  its share of the schedule the schedule's end or the context
 //	worker     Lifecycle  its agent ID, a histogram the context, after the drain
+//	caller     Submits    its connection            the context, after its answer
+//	agent      Idle       its connection            the context
 //	client     generate   its tokens, a histogram   the end of the load, after the last answer
 package bench

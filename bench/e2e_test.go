@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +77,41 @@ func TestIdleForReal(t *testing.T) {
 	}
 	if _, err := Idle(t.Context(), IdleConfig{Binary: binary, Duration: maxDuration + 1}); err == nil {
 		t.Error("a measurement of more than an hour was begun")
+	}
+}
+
+// TestIdleAgents: they are all connected before anything counts.
+func TestIdleAgents(t *testing.T) {
+	binary := executable(t)
+	var out bytes.Buffer
+	r, err := Idle(t.Context(), IdleConfig{Binary: binary, Shards: 1, Agents: 30, Settle: time.Millisecond, Duration: 200 * time.Millisecond, Out: &out})
+	if err != nil || r.Agents != 30 || r.GeneratorPercent <= 0 || !strings.Contains(out.String(), "30 agents connected") {
+		t.Errorf("%+v, %v: %s", r, err, out.Bytes())
+	}
+	if _, err := Idle(t.Context(), IdleConfig{Binary: binary, Agents: maxAgents + 1}); err == nil {
+		t.Error("one agent over the limit was connected")
+	}
+}
+
+// TestSubmits: nothing is refused, and the figures are there, both ways and in batches.
+func TestSubmits(t *testing.T) {
+	binary := executable(t)
+	for _, cfg := range []SubmitsConfig{{Connections: 4}, {Connections: 3, Via: ViaStream, Batch: 8, PayloadBytes: 4096}, {Connections: 2, Batch: 3}} {
+		cfg.Binary, cfg.Duration, cfg.WarmUp = binary, 500*time.Millisecond, 100*time.Millisecond
+		var out bytes.Buffer
+		cfg.JSON, cfg.Out = true, &out
+		r, err := Submits(t.Context(), cfg)
+		var printed SubmitsReport
+		if err != nil || json.Unmarshal(out.Bytes(), &printed) != nil || printed != r {
+			t.Fatalf("%v: %+v, printed %s", err, r, out.Bytes())
+		}
+		if r.Acknowledged == 0 || r.Refused != 0 || r.Latency.P50Millis <= 0 || r.NodesCoreMicros <= 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if _, err := Submits(t.Context(), SubmitsConfig{Connections: maxAgents + 1, Batch: maxBatch + 1, PayloadBytes: maxPayload + 1, Via: "mail", Duration: -1}); err == nil ||
+		strings.Count(err.Error(), "want") != 5 {
+		t.Errorf("not every mistake is told at once: %v", err)
 	}
 }
 

@@ -58,8 +58,8 @@ type LifecycleConfig struct {
 	Kill bool
 	// Profile, if not empty, is a directory for the nodes' CPU profiles.
 	Profile string
-	// SVG, if not empty, is a file for a plot of completions over time.
-	SVG string
+	// Plot, if not empty, is a file, .svg or .png, for a plot of completions over time.
+	Plot string
 	// JSON prints the report as one JSON object.
 	JSON bool
 	// Out takes the report; default: nothing is printed.
@@ -144,6 +144,9 @@ func (c LifecycleConfig) validate() error {
 	}
 	if c.Via != ViaStream && c.Via != ViaHTTP {
 		errs = append(errs, fmt.Errorf("bench: via %q: want %s or %s", c.Via, ViaStream, ViaHTTP))
+	}
+	if err := checkPlot(c.Plot); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Duration < 0 || c.Duration > maxDuration {
 		errs = append(errs, fmt.Errorf("bench: duration %v: want up to %v", c.Duration, maxDuration))
@@ -273,7 +276,7 @@ func (m *measurement) run(ctx context.Context) (LifecycleReport, error) {
 	if err != nil {
 		return LifecycleReport{}, err
 	}
-	return m.report(before, after), m.timeline(before, after).save(m.cfg.SVG)
+	return m.report(before, after), m.timeline(before, after).save(m.cfg.Plot)
 }
 
 // fill submits the tasks that nobody can do.

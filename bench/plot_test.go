@@ -3,6 +3,9 @@ package bench
 import (
 	"encoding/xml"
 	"errors"
+	"image"
+	"image/color"
+	"image/png"
 	"io"
 	"math"
 	"os"
@@ -42,6 +45,51 @@ func TestPlotIsXML(t *testing.T) {
 		if (plot{series: []plotSeries{{points: [][2]float64{bad}}}}).write(io.Discard) == nil {
 			t.Errorf("%v is drawn", bad)
 		}
+	}
+}
+
+// TestPNG: a plot has its lines where the SVG has them, text, and is refused in other formats before anything is drawn.
+func TestPNG(t *testing.T) {
+	p := plot{title: "title", x: "x", y: "upright", series: []plotSeries{{name: "s", points: [][2]float64{{0, 0}, {5, 4}, {10, 0}}}}, marks: []plotMark{{"kill", 2}}}
+	path := filepath.Join(t.TempDir(), "p")
+	if err := p.save(path); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path + ".svg"); err != nil || !strings.HasPrefix(string(b), "<svg") {
+		t.Errorf("%v: %.20s", err, b)
+	}
+	f, err := os.Open(path + ".png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	img, err := png.Decode(f)
+	if err != nil || img.Bounds() != image.Rect(0, 0, 1520, 840) {
+		t.Fatalf("%v: %v", err, img.Bounds())
+	}
+	near := func(what string, x, y, r int, r8, g8, b8 uint8) {
+		for i := x - r; i <= x+r; i++ {
+			for j := y - r; j <= y+r; j++ {
+				if c := color.RGBAModel.Convert(img.At(i, j)).(color.RGBA); c == (color.RGBA{r8, g8, b8, 255}) {
+					return
+				}
+			}
+		}
+		t.Errorf("%s is not at %d, %d", what, x, y)
+	}
+	near("the peak, at 5 of 10 and 4 of 5", 2*410, 2*112, 2, 0x1f, 0x6f, 0xb4)
+	near("the slope's middle", 2*245, 2*236, 2, 0x1f, 0x6f, 0xb4)
+	near("the mark, at 2 of 10", 2*212, 2*100, 8, 0xcc, 0, 0)
+	near("the title", 2*90, 2*15, 16, 0, 0, 0)
+	near("the upright text", 2*12, 2*210, 12, 0, 0, 0)
+	if err := p.save(path + ".gif"); err == nil {
+		t.Error("a GIF is drawn")
+	}
+	if _, err := (SuiteConfig{}).withDefaults(); err != nil {
+		t.Error(err)
+	}
+	if err := (LifecycleConfig{Plot: "x.gif"}).withDefaults().validate(); err == nil || !strings.Contains(err.Error(), ".png") {
+		t.Errorf("a measurement whose plot can't be drawn is begun: %v", err)
 	}
 }
 

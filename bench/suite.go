@@ -23,7 +23,7 @@ type SuiteConfig struct {
 	Duration, WarmUp time.Duration
 	Backlog          int    // tasks of workload backlog; default 1,000,000
 	Live             []int  // waiting tasks of workload live; default 0, 100,000 and 1,000,000
-	Dir              string // takes results.jsonl and a plot of each workload; empty: none
+	Dir              string // takes results.jsonl and a plot of each workload, as SVG and PNG; empty: none
 	JSON             bool   // prints one SuiteLine a line
 	Out              io.Writer
 	Progress         io.Writer // a line for each case measured; default: none
@@ -60,6 +60,7 @@ type suiteCase struct {
 	x       float64 // on the plot
 	load    LifecycleConfig
 	actions bool
+	submits *SubmitsConfig // unless nil, instead of load
 	metrics []suiteMetric
 }
 
@@ -74,6 +75,8 @@ var (
 	coreMetric       = suiteMetric{"CPU of the nodes", "core-µs", lower, func(r LifecycleReport) float64 { return r.NodesCoreMicros }}
 	p50Metric        = suiteMetric{"completed p50", "ms", lower, func(r LifecycleReport) float64 { return r.Latency.P50Millis }}
 	p99Metric        = suiteMetric{"completed p99", "ms", lower, func(r LifecycleReport) float64 { return r.Latency.P99Millis }}
+	submitsMetric    = suiteMetric{"submits acknowledged", "/s", higher, func(r LifecycleReport) float64 { return r.LifecyclesPerSecond }}
+	inputMetric      = suiteMetric{"input submitted", "MB/s", higher, func(r LifecycleReport) float64 { return r.LifecyclesPerSecond * float64(r.PayloadBytes) / 1e6 }}
 	ackMetric        = suiteMetric{"submit acknowledged p50", "ms", lower, func(r LifecycleReport) float64 { return r.SubmitAcked.P50Millis }}
 	bytesMetric      = suiteMetric{"input completed", "MB/s", higher, func(r LifecycleReport) float64 { return r.LifecyclesPerSecond * float64(r.PayloadBytes) / 1e6 }}
 	submitMetric     = suiteMetric{"submitted while no agent was there", "/s", higher, func(r LifecycleReport) float64 { return r.BacklogPerSecond }}
@@ -96,6 +99,7 @@ func suiteWorkloads(cfg SuiteConfig) []suiteWorkload {
 		{name: "levels", about: "as fast as they complete, by guarantee level; actions are declared, told go and confirmed by their agents"},
 		{name: "rates", about: "open loop", x: "lifecycles/s asked for", y: "lifecycles/s"},
 		{name: "single", about: "one task at a time"},
+		{name: "submits", about: "as fast as callers are acknowledged, each with one request under way, while no agent is there"},
 		{name: "payload", about: "as fast as they complete, by size of the input", x: "bytes of input", y: "lifecycles/s"},
 		{name: "agents", about: "as fast as they complete, by number of connected agents", x: "agents", y: "lifecycles/s"},
 		{name: "via", about: "as fast as they complete, by the way nodes are spoken to"},
@@ -116,6 +120,11 @@ func suiteWorkloads(cfg SuiteConfig) []suiteWorkload {
 	}
 	add("single", suiteCase{name: "stream", load: LifecycleConfig{Window: 1, Batch: 1, Agents: 1}, metrics: []suiteMetric{ackMetric, p50Metric, p99Metric}})
 	add("single", suiteCase{name: "http", load: LifecycleConfig{Window: 1, Batch: 1, Agents: 1, Via: ViaHTTP}, metrics: []suiteMetric{ackMetric, p50Metric, p99Metric}})
+	for _, k := range []SubmitsConfig{{Connections: 64}, {Connections: 1}, {Connections: 1, Via: ViaStream}, {PayloadBytes: 16 << 10}, {PayloadBytes: 16 << 10, Via: ViaStream, Batch: 16}} {
+		d, _ := k.withDefaults() // they are right
+		add("submits", suiteCase{name: fmt.Sprintf("%s, %d callers, %d a request, %d B", d.Via, d.Connections, d.Batch, d.PayloadBytes), submits: &k,
+			metrics: []suiteMetric{submitsMetric, inputMetric, ackMetric, coreMetric}})
+	}
 	for _, size := range []int{128, 1024, 16 << 10} {
 		add("payload", suiteCase{name: fmt.Sprintf("%d B", size), x: float64(size), load: LifecycleConfig{PayloadBytes: size, Window: min(8192, (32<<20)/size)},
 			metrics: []suiteMetric{lifecyclesMetric, bytesMetric, coreMetric}})
@@ -252,10 +261,16 @@ func (k suiteCase) measure(ctx context.Context, cfg SuiteConfig, workload string
 		r, err := Actions(ctx, ActionsConfig{Binary: cfg.Binary, Duration: cfg.Duration, WarmUp: cfg.WarmUp})
 		return LifecycleReport{LifecyclesPerSecond: r.PerSecond, NodesCoreMicros: r.NodesCoreMicros, Latency: r.Latency}, err
 	}
+	if k.submits != nil {
+		c := *k.submits
+		c.Binary, c.Duration, c.WarmUp = cfg.Binary, cfg.Duration, cfg.WarmUp
+		r, err := Submits(ctx, c)
+		return LifecycleReport{LifecyclesPerSecond: r.PerSecond, PayloadBytes: r.PayloadBytes, NodesCoreMicros: r.NodesCoreMicros, SubmitAcked: r.Latency}, err
+	}
 	l := k.load
 	l.Binary, l.Duration, l.WarmUp = cfg.Binary, cfg.Duration, cfg.WarmUp
 	if l.Kill && cfg.Dir != "" {
-		l.SVG = filepath.Join(cfg.Dir, workload+".svg") // of the last round
+		l.Plot = filepath.Join(cfg.Dir, workload) // of the last round
 	}
 	return Lifecycle(ctx, l)
 }
@@ -287,5 +302,5 @@ func (w suiteWorkload) report(cfg SuiteConfig, lines []SuiteLine) error {
 		i := slices.IndexFunc(lines, func(l SuiteLine) bool { return l.Case == k.name && l.Metric == k.metrics[0].name })
 		p.series[0].points = append(p.series[0].points, [2]float64{k.x, lines[i].Median})
 	}
-	return p.save(filepath.Join(cfg.Dir, w.name+".svg"))
+	return p.save(filepath.Join(cfg.Dir, w.name))
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -23,29 +24,41 @@ type ApplyWaits struct {
 
 const applyWaitMetric = "quorate_l5_apply_wait_seconds"
 
-// add reads a node's metric.
-func (w *ApplyWaits) add(ctx context.Context, client *http.Client, base string) error {
+// scrape reads one metric of a node, which has no labels.
+func scrape(ctx context.Context, client *http.Client, base, name string) (*dto.Metric, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
 	if err != nil {
-		return fmt.Errorf("bench: %w", err)
+		return nil, fmt.Errorf("bench: %w", err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("bench: %w", err)
+		return nil, fmt.Errorf("bench: %w", err)
 	}
 	defer resp.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	all, err := parser.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		return fmt.Errorf("bench: metrics of %s: %w", base, err)
+		return nil, fmt.Errorf("bench: metrics of %s: %w", base, err)
 	}
-	family := all[applyWaitMetric]
-	if family == nil || len(family.Metric) != 1 || family.Metric[0].Histogram == nil {
-		return fmt.Errorf("bench: metrics of %s have no histogram %s", base, applyWaitMetric)
+	family := all[name]
+	if family == nil || len(family.Metric) != 1 {
+		return nil, fmt.Errorf("bench: metrics of %s have no %s", base, name)
 	}
-	h := family.Metric[0].Histogram
+	return family.Metric[0], nil
+}
+
+// add reads a node's metric.
+func (w *ApplyWaits) add(ctx context.Context, client *http.Client, base string) error {
+	metric, err := scrape(ctx, client, base, applyWaitMetric)
+	if err != nil {
+		return err
+	}
+	h := metric.Histogram
+	if h == nil {
+		return fmt.Errorf("bench: metrics of %s: %s is no histogram", base, applyWaitMetric)
+	}
 	w.Count += h.GetSampleCount()
 	w.Seconds += h.GetSampleSum()
 	if w.within == nil {

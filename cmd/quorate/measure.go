@@ -17,6 +17,7 @@ type benchCmd struct {
 	Idle          benchIdleCmd          `cmd:"" help:"CPU and memory of three node processes with nothing to do."`
 	Skew          benchSkewCmd          `cmd:"" help:"What it costs that all work comes in at one node."`
 	Actions       benchActionsCmd       `cmd:"" help:"Exactly-once actions a second: intent, go, confirmation."`
+	Submits       benchSubmitsCmd       `cmd:"" help:"Submits a second while no agent is there: single requests or batches, by size of the input."`
 	Suite         benchSuiteCmd         `cmd:"" help:"Workloads in turn, several rounds: guarantee levels, rates, payloads, agents, live tasks, backlog, failover."`
 	Compare       benchCompareCmd       `cmd:"" help:"Compare two result files of suite."`
 	RaftstoreNode benchRaftstoreNodeCmd `cmd:"" hidden:""`
@@ -27,21 +28,21 @@ type benchCurveCmd struct {
 	Rates    []int         `default:"1000,2000,4000,8000,16000" help:"Tasks a second."`
 	Duration time.Duration `default:"10s" help:"How long to measure each."`
 	Payload  int           `default:"128" help:"Bytes of input."`
-	SVG      string        `name:"svg" help:"File for a plot."`
+	Plot     string        `placeholder:"FILE" help:"File for a plot, .svg or .png."`
 }
 
 // Run measures.
 func (c *benchCurveCmd) Run(ctx context.Context, con console) error {
-	return bench.Curve(ctx, bench.CurveConfig{Lifecycle: bench.LifecycleConfig{Duration: c.Duration, PayloadBytes: c.Payload}, Rates: c.Rates, SVG: c.SVG, Out: con.out})
+	return bench.Curve(ctx, bench.CurveConfig{Lifecycle: bench.LifecycleConfig{Duration: c.Duration, PayloadBytes: c.Payload}, Rates: c.Rates, Plot: c.Plot, Out: con.out})
 }
 
 type benchSuiteCmd struct {
-	Workloads []string      `help:"levels, rates, single, payload, agents, via, live, backlog, failover; default: all."`
+	Workloads []string      `help:"levels, rates, single, submits, payload, agents, via, live, backlog, failover; default: all."`
 	Rounds    int           `default:"3" help:"Turns of each case; medians and spread are printed."`
 	Duration  time.Duration `default:"5s" help:"How long to measure each, each time."`
 	Backlog   int           `default:"1000000" help:"Tasks of the backlog."`
 	Live      []int         `default:"0,100000,1000000" help:"Tasks that wait meanwhile."`
-	Out       string        `placeholder:"DIR" help:"Directory for results.jsonl and plots (SVG)."`
+	Out       string        `placeholder:"DIR" help:"Directory for results.jsonl and plots (SVG and PNG)."`
 	JSON      bool          `name:"json" help:"Print one JSON object a line."`
 }
 
@@ -62,13 +63,32 @@ func (c *benchCompareCmd) Run(con console) error { return bench.Compare(con.out,
 
 type benchIdleCmd struct {
 	Shards   int           `default:"4" help:"Task shards."`
+	Agents   int           `help:"Agents connected over streams, with nothing to do."`
 	Duration time.Duration `default:"20s" help:"How long to measure."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchIdleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Idle(ctx, bench.IdleConfig{Shards: c.Shards, Duration: c.Duration, JSON: c.JSON, Out: con.out})
+	_, err := bench.Idle(ctx, bench.IdleConfig{Shards: c.Shards, Agents: c.Agents, Duration: c.Duration, JSON: c.JSON, Out: con.out})
+	return err
+}
+
+type benchSubmitsCmd struct {
+	Duration    time.Duration `default:"5s" help:"How long to measure."`
+	WarmUp      time.Duration `default:"2s" help:"Load before anything counts."`
+	Connections int           `default:"64" help:"Callers, each with one request under way."`
+	Batch       int           `default:"1" help:"Tasks a request."`
+	Payload     int           `default:"128" help:"Bytes of input."`
+	Via         string        `default:"http" enum:"http,stream" help:"How the nodes are spoken to: http or stream."`
+	Profile     string        `placeholder:"DIR" help:"Directory for CPU profiles of the nodes."`
+	JSON        bool          `name:"json" help:"Print JSON."`
+}
+
+// Run measures.
+func (c *benchSubmitsCmd) Run(ctx context.Context, con console) error {
+	_, err := bench.Submits(ctx, bench.SubmitsConfig{Duration: c.Duration, WarmUp: c.WarmUp, Connections: c.Connections, Batch: c.Batch,
+		PayloadBytes: c.Payload, Via: c.Via, Profile: c.Profile, JSON: c.JSON, Out: con.out})
 	return err
 }
 
@@ -149,14 +169,14 @@ type benchLifecycleCmd struct {
 	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
 	Kill     bool          `help:"SIGKILL a leader half-way."`
 	Profile  string        `placeholder:"DIR" help:"Directory for CPU profiles of the nodes."`
-	SVG      string        `name:"svg" help:"File for a plot of completions over time."`
+	Plot     string        `placeholder:"FILE" help:"File for a plot of completions over time, .svg or .png."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
 	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Agents: c.Agents, Guarantee: c.Level, Live: c.Live, Backlog: c.Backlog,
-		Profile: c.Profile, Via: c.Via, Kill: c.Kill, SVG: c.SVG, JSON: c.JSON, Out: con.out})
+		Profile: c.Profile, Via: c.Via, Kill: c.Kill, Plot: c.Plot, JSON: c.JSON, Out: con.out})
 	return err
 }
 
