@@ -1,6 +1,7 @@
 package node
 
 import (
+	"github.com/quorate/quorate/node/internal/gate"
 	"github.com/quorate/quorate/node/internal/peer"
 	"github.com/quorate/quorate/node/internal/stream"
 	"github.com/quorate/quorate/node/internal/web"
@@ -16,6 +17,7 @@ const (
 	checkpointPart = 8  // applied entries until a state checkpoint
 	bodyPart       = 4  // one HTTP body or NDJSON chunk that carries many tasks
 	streamBytes    = 32 << 10
+	connBytes      = 16 << 10
 )
 
 // storeBudget sizes the replicas' store.
@@ -43,11 +45,17 @@ func (c *Config) peerBudget(p *peer.Config) {
 }
 
 func (c *Config) faceBudget(w *web.Config, s *stream.Config) {
+	g := gate.Config{}
 	if b := c.MemoryBudgetBytes; b != 0 {
 		w.MaxBatchBytes = max(int(b/bodyPart), 2*c.MaxPayloadBytes+bodySlackBytes)
-		s.MaxStreams = int(b / streamBytes)
+		g.InAll = int(b / streamBytes)
 	}
+	w.Gate = gate.New(g)
+	s.Gate = w.Gate
 }
+
+// connections is how many the API has open; 0: package gate's limit.
+func (c *Config) connections() int { return int(c.MemoryBudgetBytes / connBytes) }
 
 // bodySlackBytes is what a body has beside its payloads.
 const bodySlackBytes = 64 << 10

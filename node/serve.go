@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/quorate/quorate/node/internal/gate"
 	"github.com/quorate/quorate/node/internal/stream"
 	"github.com/quorate/quorate/node/internal/web"
 )
@@ -27,7 +28,7 @@ func (n *Node) serve() {
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return n.ctx }}
 	n.wg.Go(func() {
-		if err := n.server.Serve(n.api); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+		if err := n.server.Serve(gate.Listen(n.api, n.cfg.connections())); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
 			n.fail(fmt.Errorf("API: %w", err))
 		}
 	})

@@ -16,7 +16,8 @@
 //	tasks in one message         maxPushBytes, but one task always
 //	credit                       api.MaxCredit
 //	settlements, claims, tasks   api.MaxBatch a message
-//	streams in all, per caller   maxStreams, maxStreamsPerCaller
+//	streams in all, of a host,   package gate
+//	  of an identity
 //	silence before hello         helloTimeout
 //
 // What breaks a rule ends its own stream with a problem that names layer, code

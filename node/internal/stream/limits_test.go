@@ -2,13 +2,16 @@ package stream
 
 import (
 	"context"
-	"github.com/quorate/quorate/node/api"
-	pb "github.com/quorate/quorate/node/api/quoratev1"
-	"google.golang.org/protobuf/proto"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/quorate/quorate/node/api"
+	pb "github.com/quorate/quorate/node/api/quoratev1"
+	"github.com/quorate/quorate/node/internal/gate"
 )
 
 // brokenRule is what an agent does wrong, and what it is told.
@@ -100,7 +103,8 @@ func TestNeverReads(t *testing.T) {
 // those over a limit are told which.
 func TestManyIdle(t *testing.T) {
 	f := newFake()
-	s := newServer(f, Config{MaxStreamsPerCaller: 1002, HelloTimeout: time.Minute})
+	g := gate.New(gate.Config{PerHost: 1002})
+	s := newServer(f, Config{Gate: g, HelloTimeout: time.Minute})
 	url := serveHandler(t, s.handler())
 	shared := dial(t, url)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
@@ -112,10 +116,7 @@ func TestManyIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for open := 0; open < 1000; {
-		s.mu.Lock()
-		open = s.mu.open
-		s.mu.Unlock()
+	for g.Open() < 1000 {
 		time.Sleep(time.Millisecond) // a stream that says nothing arrives without a sign
 	}
 	var raw []net.Conn // and as many that say nothing at all
@@ -144,9 +145,33 @@ func TestManyIdle(t *testing.T) {
 }
 
 func TestStreamsInAll(t *testing.T) {
-	url := serve(t, newFake(), Config{MaxStreams: 1})
+	url := serve(t, newFake(), Config{Gate: gate.New(gate.Config{InAll: 1})})
 	receive(t, open(t, dial(t, url), hello("a", 0)))
 	if p := ending(t, open(t, dial(t, url), hello("b", 0))); p.GetCode() != "too_many_streams" || p.GetStatus() != 503 {
 		t.Errorf("one over the limit: %v", p)
 	}
+}
+
+// One identity's streams are counted wherever they come from; others, and
+// those without a name, go on.
+func TestStreamsPerIdentity(t *testing.T) {
+	url := serve(t, newFake(), Config{Gate: gate.New(gate.Config{PerIdentity: 1})})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	as := func(agent, who string) *clientStream {
+		st := dial(t, url).Session(ctx)
+		t.Cleanup(func() { _ = st.CloseRequest() })
+		st.RequestHeader().Set("X-Quorate-Actor", who)
+		if err := st.Send(hello(agent, 0)); err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	receive(t, as("a", "ann"))
+	if p := ending(t, as("b", "ann")); p.GetCode() != "too_many_streams" || p.GetStatus() != 429 || p.GetLayer() != 2 || p.GetHint() == "" {
+		t.Errorf("one over the limit of an identity: %v", p)
+	}
+	receive(t, as("c", "bob"))
+	receive(t, as("d", ""))
+	receive(t, as("e", ""))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quorate/quorate/node/api"
 	pb "github.com/quorate/quorate/node/api/quoratev1"
+	"github.com/quorate/quorate/node/internal/gate"
 )
 
 // Prefix is what the paths of the service begin with.
@@ -28,9 +29,6 @@ const (
 	maxPushBytes    = 256 << 10 // of tasks in one message, beyond the first
 	maxSettling     = 16        // batches of one session on their way through the log
 	maxSubmitting   = 16        // likewise of one submit stream
-
-	maxStreams          = 65_536 // at one node
-	maxStreamsPerCaller = 16_384 // of one remote host
 )
 
 // Times of a stream.
@@ -69,9 +67,8 @@ type Worker interface {
 // Config of the face. Zero fields take the default.
 type Config struct {
 	Logger *slog.Logger
-	// MaxStreams and MaxStreamsPerCaller bound open streams in all and of one
-	// remote host; default 65,536 and 16,384.
-	MaxStreams, MaxStreamsPerCaller int
+	// Gate bounds open streams; default: one of its own.
+	Gate *gate.Gate
 	// HelloTimeout is how long a session may be open without a hello;
 	// SendTimeout how long a message may wait for its reader. Default 10 s, 30 s.
 	HelloTimeout, SendTimeout time.Duration
@@ -80,11 +77,6 @@ type Config struct {
 type server struct {
 	b   Backend
 	cfg Config
-	mu  struct {
-		sync.Mutex
-		open   int
-		caller map[string]int
-	}
 }
 
 // New renders b; the handler serves the paths under [Prefix].
@@ -94,11 +86,8 @@ func newServer(b Backend, cfg Config) *server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.MaxStreams == 0 {
-		cfg.MaxStreams = maxStreams
-	}
-	if cfg.MaxStreamsPerCaller == 0 {
-		cfg.MaxStreamsPerCaller = maxStreamsPerCaller
+	if cfg.Gate == nil {
+		cfg.Gate = gate.New(gate.Config{})
 	}
 	if cfg.HelloTimeout == 0 {
 		cfg.HelloTimeout = helloTimeout
@@ -106,9 +95,7 @@ func newServer(b Backend, cfg Config) *server {
 	if cfg.SendTimeout == 0 {
 		cfg.SendTimeout = sendTimeout
 	}
-	s := &server{b: b, cfg: cfg}
-	s.mu.caller = map[string]int{}
-	return s
+	return &server{b: b, cfg: cfg}
 }
 
 func (s *server) handler() http.Handler {
@@ -116,12 +103,13 @@ func (s *server) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		caller := hostOf(r.RemoteAddr)
-		if err := s.admit(caller); err != nil {
+		leave, err := s.cfg.Gate.Enter(caller, r.Header.Get("X-Quorate-Actor"))
+		if err != nil {
 			ew := connect.NewErrorWriter()
 			_ = ew.Write(w, r, fail(err)) // a caller that left is its own business
 			return
 		}
-		defer s.leave(caller)
+		defer leave()
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &call{rc: rc, remote: caller})))
 	})
 }
@@ -151,31 +139,6 @@ func hostOf(addr string) string {
 		return addr
 	}
 	return host
-}
-
-// admit counts a stream in, or says which limit it is over.
-func (s *server) admit(caller string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.mu.open >= s.cfg.MaxStreams:
-		return api.Errorf(503, 2, "too_many_streams", api.RetryLater, "this node has %d streams open, its limit", s.mu.open).WithHint("connect to another node")
-	case s.mu.caller[caller] >= s.cfg.MaxStreamsPerCaller:
-		return api.Errorf(429, 2, "too_many_streams", api.RetryLater, "%s has %d streams open at this node, the limit of one host", caller, s.mu.caller[caller]).
-			WithHint("close some, or connect to another node")
-	}
-	s.mu.open++
-	s.mu.caller[caller]++
-	return nil
-}
-
-func (s *server) leave(caller string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.open--
-	if s.mu.caller[caller]--; s.mu.caller[caller] == 0 {
-		delete(s.mu.caller, caller)
-	}
 }
 
 // fail is err as the end of a stream: a Connect code, with the problem as its

@@ -20,6 +20,11 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 		}
 		req.After = from
 	}
+	leave, err := s.lasts(r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	rc := http.NewResponseController(w)
 	begun := false
 	begin := func() {
@@ -30,7 +35,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 		_, _ = fmt.Fprint(w, ": events follow\n\n")
 		_ = rc.Flush()
 	}
-	err := s.b.Events(r.Context(), req, begin, func(ev api.Event) error {
+	err = s.b.Events(r.Context(), req, begin, func(ev api.Event) error {
 		if ev.ID == "" {
 			if _, err := fmt.Fprint(w, ": alive\n\n"); err != nil {
 				return err

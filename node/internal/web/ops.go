@@ -132,6 +132,13 @@ func (s *server) task(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if wait > 0 {
+		leave, err := s.lasts(r)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	t, err := s.b.Task(r.Context(), r.PathValue("id"), wait)
 	return answer(s, w, t, err)
 }
@@ -170,6 +177,11 @@ func (s *server) lease(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	leave, err := s.lasts(r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	in.WaitSeconds = min(in.WaitSeconds, maxWait.Seconds())
 	v, err := s.b.Lease(r.Context(), in)
 	return answer(s, w, v, err)
@@ -241,6 +253,11 @@ func (s *server) session(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	leave, err := s.lasts(r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	rc := http.NewResponseController(w)
 	out := json.NewEncoder(w)
 	begun := false

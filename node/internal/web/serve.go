@@ -274,11 +274,20 @@ func actor(r *http.Request) string {
 	if a := r.Header.Get("X-Quorate-Actor"); a != "" {
 		return strings.ToValidUTF8(a[:min(len(a), maxActorBytes)], "")
 	}
+	return hostOf(r)
+}
+
+func hostOf(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
 	return host
+}
+
+// lasts counts a request in that may last: leave is called at its end.
+func (s *server) lasts(r *http.Request) (leave func(), err error) {
+	return s.cfg.Gate.Enter(hostOf(r), r.Header.Get("X-Quorate-Actor"))
 }
 
 // maxWait caps a long poll.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/gate"
 )
 
 func serve(t *testing.T, f *fake, cfg Config) *httptest.Server {
@@ -329,5 +330,56 @@ func TestBackupStream(t *testing.T) {
 		if (err != nil) != (end != nil) || end == nil && len(b) != 1<<20 {
 			t.Errorf("backup ending with %v: %d bytes, %v", end, len(b), err)
 		}
+	}
+}
+
+// Requests that last are counted by who makes them and from where; those that
+// do not, and other callers, go on.
+func TestLastingRequests(t *testing.T) {
+	f := &fake{task: func(ctx context.Context, id string) (api.Task, error) {
+		if id == "waits" {
+			<-ctx.Done()
+		}
+		return api.Task{TaskID: id}, ctx.Err()
+	}}
+	g := gate.New(gate.Config{PerIdentity: 1})
+	s := serve(t, f, Config{Gate: g})
+	ask := func(ctx context.Context, path, who string) (int, string) {
+		req, _ := http.NewRequestWithContext(ctx, "GET", s.URL+path, nil)
+		req.Header.Set("X-Quorate-Actor", who)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0, ""
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ask(ctx, "/v1/tasks/waits?wait=60s", "ann")
+	}()
+	for g.Open() < 1 {
+		time.Sleep(time.Millisecond) // a long poll arrives without a sign
+	}
+	for _, path := range []string{"/v1/tasks/t?wait=1s", "/v1/events"} {
+		if status, body := ask(t.Context(), path, "ann"); status != 429 || !strings.Contains(body, "too_many_streams") || !strings.Contains(body, `"layer":2`) {
+			t.Errorf("one over the limit: %d %s", status, body)
+		}
+	}
+	for _, k := range [][2]string{{"/v1/tasks/t", "ann"}, {"/v1/tasks/t?wait=1s", "bob"}, {"/v1/tasks/t?wait=1s", ""}} {
+		if status, body := ask(t.Context(), k[0], k[1]); status != 200 {
+			t.Errorf("%s of %s: %d %s", k[0], k[1], status, body)
+		}
+	}
+	cancel()
+	<-ended
+	for g.Open() > 0 {
+		time.Sleep(time.Millisecond) // nor does it leave with one
+	}
+	if status, _ := ask(t.Context(), "/v1/tasks/t?wait=1s", "ann"); status != 200 {
+		t.Errorf("after the first has gone: %d", status)
 	}
 }

@@ -85,6 +85,11 @@ func errBatch(n int, what string) *api.Error {
 // verdict like any other. When the cluster refuses a whole chunk, its lines
 // get that verdict and the answer ends: what has no verdict was not submitted.
 func (s *server) submitLines(w http.ResponseWriter, r *http.Request) error {
+	leave, err := s.lasts(r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	rc := http.NewResponseController(w)
 	if err := rc.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("full duplex: %w", err)

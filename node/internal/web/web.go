@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/gate"
 )
 
 // Backend is what a node offers every face. Errors are, or wrap, *api.Error.
@@ -79,6 +80,9 @@ type Config struct {
 	// stream. Default one minute.
 	BodyTimeout time.Duration
 	Logger      *slog.Logger
+	// Gate bounds requests that last: sessions, events, long polls, NDJSON.
+	// Default: one of its own.
+	Gate *gate.Gate
 	// Streams serves the paths under StreamPrefix; nil: nothing does.
 	Streams      http.Handler
 	StreamPrefix string
@@ -106,6 +110,9 @@ func New(b Backend, cfg Config) http.Handler {
 	}
 	if cfg.BodyTimeout == 0 {
 		cfg.BodyTimeout = time.Minute
+	}
+	if cfg.Gate == nil {
+		cfg.Gate = gate.New(gate.Config{})
 	}
 	s := &server{b: b, cfg: cfg}
 	s.gateway = newGateway(b, s)
