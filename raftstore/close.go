@@ -19,6 +19,7 @@ func (s *Store) stop(abort bool) error {
 		return nil
 	}
 	close(s.quit)
+	s.env.group.pace.hurry.Store(true)
 	s.admin.Lock() // what Create or Drop began comes to its end; nothing begins any more
 	defer s.admin.Unlock()
 	if !s.started.Swap(true) {

@@ -150,7 +150,7 @@ func (d *disk) bootstrap(shards uint32, voters []uint64) error {
 	defer b.Close()
 	for id := range shards {
 		c := checkpoint{index: bootIndex, term: bootTerm, conf: &pb.ConfState{Voters: voters}}
-		if err := d.state.write(fmt.Sprintf("boot-%d", id), []*stateWrite{{shard: id, c: c}}); err != nil {
+		if err := d.state.write(fmt.Sprintf("boot-%d", id), []*stateWrite{{shard: id, c: c}}, nil); err != nil {
 			return err
 		}
 		err := errors.Join(

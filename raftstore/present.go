@@ -84,7 +84,7 @@ func (d *disk) create(id uint32, founders []uint64) error {
 		return fmt.Errorf("this process founded the shard and its replica is gone: what it promised is not known: %w", ErrCorrupt)
 	}
 	c := checkpoint{index: bootIndex, term: bootTerm, conf: &pb.ConfState{Voters: founders}}
-	if err := d.state.write(fmt.Sprintf("create-%d", id), []*stateWrite{{shard: id, c: c}}); err != nil {
+	if err := d.state.write(fmt.Sprintf("create-%d", id), []*stateWrite{{shard: id, c: c}}, nil); err != nil {
 		return err
 	}
 	present := append(slices.Clone(d.present), id)

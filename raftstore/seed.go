@@ -121,7 +121,7 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 	}
 	if sh.Stream == nil {
 		c := checkpoint{index: bootIndex, term: bootTerm, conf: &pb.ConfState{Voters: s.voters}}
-		if err := s.d.state.write(fmt.Sprintf("seed-%d", id), []*stateWrite{{shard: id, c: c}}); err != nil {
+		if err := s.d.state.write(fmt.Sprintf("seed-%d", id), []*stateWrite{{shard: id, c: c}}, nil); err != nil {
 			return info, err
 		}
 		info = SeedInfo{Shard: id, Index: c.index, Term: c.term, Last: c.index, NewTerm: max(c.term, sh.term) + termRaise}

@@ -306,7 +306,7 @@ func TestGroupedCheckpoints(t *testing.T) {
 			}
 			group = append(group, w)
 		}
-		if err := d.state.write(fmt.Sprint("group", round), group); err != nil {
+		if err := d.state.write(fmt.Sprint("group", round), group, nil); err != nil {
 			t.Fatal(err)
 		}
 		for shard := range uint32(6) {

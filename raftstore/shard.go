@@ -233,7 +233,11 @@ func ask[T any](ctx context.Context, s *shard, fn func(answer func(T, error))) (
 // tick for another shard's (later), or their freezes add up.
 func (s *shard) maybeCheckpoint(later bool) bool {
 	cfg := s.env.cfg
-	if s.frozen.index != 0 || later && !s.stopping || s.replica.applied == s.log.checkpoint.index && (s.stopping || !s.journal.trimmed()) {
+	idle := s.replica.applied == s.log.checkpoint.index && !s.journal.trimmed()
+	if s.frozen.index == 0 && idle {
+		s.awaitChanges()
+	}
+	if s.frozen.index != 0 || later && !s.stopping || idle || s.stopping && s.replica.applied == s.log.checkpoint.index {
 		return false
 	}
 	due := time.Duration(s.cpTicks)*cfg.TickInterval >= cfg.CheckpointInterval || s.replica.appliedBytes >= cfg.CheckpointBytes ||
@@ -257,6 +261,13 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 	return true
 }
 
+// awaitChanges has the first checkpoint of what is to come begin at the replica's part of the interval.
+func (s *shard) awaitChanges() {
+	part, of := checkpointPhase(s.env.cfg.RaftID, s.replica.confState.GetVoters())
+	ticks := int(s.env.cfg.CheckpointInterval / s.env.cfg.TickInterval)
+	s.cpTicks, s.replica.appliedBytes = ticks*part/of, s.env.cfg.CheckpointBytes*int64(part)/int64(of)
+}
+
 // background runs one of the shard's jobs; the store waits for it, and whoever drops the shard.
 func (s *shard) background(fn func()) {
 	s.jobs.Add(1)
@@ -278,6 +289,7 @@ func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 			part.Puts, part.Deletes, more = ch.More()
 			ch.Puts, ch.Deletes = append(ch.Puts, part.Puts...), append(ch.Deletes, part.Deletes...)
 			runtime.Gosched() // or the turn of this goroutine ends within More, and Apply waits for its lock meanwhile
+			s.env.group.pace.rest()
 		}
 		return s.journal.sync()
 	}})

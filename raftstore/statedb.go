@@ -177,9 +177,9 @@ func (d *stateDB) checkpoint(shard uint32) (checkpoint, bool, error) {
 }
 
 // write ingests the changes of shards, in ascending order, and the checkpoints that cover them: all or nothing. name is
-// unique among writers.
-func (d *stateDB) write(name string, writes []*stateWrite) error {
-	t := tableSet{d: d, name: name}
+// unique among writers; pace may be nil.
+func (d *stateDB) write(name string, writes []*stateWrite, pace *pacer) error {
+	t := tableSet{d: d, name: name, pace: pace}
 	if err := t.checkpoints(writes); err != nil {
 		return errors.Join(err, t.abort())
 	}
@@ -227,6 +227,7 @@ type tableSet struct {
 	paths []string
 	w     *sstable.Writer
 	bytes int
+	pace  *pacer // perhaps nil
 }
 
 func (t *tableSet) open() error {
@@ -269,9 +270,12 @@ func (t *tableSet) changes(shard uint32, ch Changes) error {
 	key := stateKey(shard, nil)
 	prefix := len(key)
 	puts, deletes := ch.Puts, ch.Deletes
-	for len(puts) > 0 || len(deletes) > 0 {
+	for n := 0; len(puts) > 0 || len(deletes) > 0; n++ {
 		if err := t.open(); err != nil {
 			return err
+		}
+		if n%paceRows == 0 {
+			t.pace.rest()
 		}
 		order := -1
 		if len(puts) == 0 {

@@ -13,8 +13,9 @@ const maxGroupRows = 64 << 10
 // written together afterwards, as one set of tables and one ingest: with many shards the fsyncs of their checkpoints,
 // not their bytes, are what stands in the way of the log's.
 type stateGroup struct {
-	write func(name string, writes []*stateWrite) error
+	write func(name string, writes []*stateWrite, pace *pacer) error
 	turn  chan struct{} // capacity 1: held by whoever writes
+	pace  *pacer        // the turn's holder's
 	mu    struct {
 		sync.Mutex
 		waiting []*stateWrite
@@ -32,8 +33,8 @@ type stateWrite struct {
 	err     error
 }
 
-func newStateGroup(write func(string, []*stateWrite) error) *stateGroup {
-	return &stateGroup{write: write, turn: make(chan struct{}, 1)}
+func newStateGroup(pace *pacer, write func(string, []*stateWrite, *pacer) error) *stateGroup {
+	return &stateGroup{write: write, turn: make(chan struct{}, 1), pace: pace}
 }
 
 // put returns when w is durable and visible.
@@ -55,6 +56,7 @@ func (g *stateGroup) next() {
 	group := g.mu.waiting
 	g.mu.waiting = nil
 	g.mu.Unlock()
+	g.pace.begin()
 	rows := 0
 	var err error
 	for i, w := range group {
@@ -70,7 +72,7 @@ func (g *stateGroup) next() {
 	}
 	if err == nil {
 		sorted := slices.SortedFunc(slices.Values(group), func(a, b *stateWrite) int { return cmp.Compare(a.shard, b.shard) })
-		err = g.write(group[0].name, sorted)
+		err = g.write(group[0].name, sorted, g.pace)
 	}
 	for _, w := range group {
 		w.done, w.err = true, err

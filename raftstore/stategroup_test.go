@@ -15,7 +15,7 @@ func gather(t *testing.T, n int, prepare func(*stateWrite) error) (groups [][]ui
 	t.Helper()
 	began, goOn := make(chan struct{}), make(chan struct{})
 	first := sync.OnceFunc(func() { close(began); <-goOn })
-	g := newStateGroup(func(_ string, ws []*stateWrite) error {
+	g := newStateGroup(nil, func(_ string, ws []*stateWrite, _ *pacer) error {
 		first()
 		var shards []uint32
 		for _, w := range ws {
@@ -95,7 +95,7 @@ func TestGroupOfChanges(t *testing.T) {
 			}
 			writes = append(writes, sw)
 		}
-		if err := d.write(fmt.Sprintf("test-%d", round), writes); err != nil {
+		if err := d.write(fmt.Sprintf("test-%d", round), writes, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -56,7 +56,7 @@ func Open(cfg Config) (*Store, error) {
 		s.life.Lock() // a database may fail in the background already
 		s.env = shardEnv{
 			cfg: &d.cfg, fs: d.fs, watch: &s.watch, state: d.state, log: cfg.Logger, fatal: s.fatal, ctx: ctx, work: &s.work,
-			group: newStateGroup(d.state.write), senders: make(chan struct{}, maxSenders),
+			group: newStateGroup(newPacer(d.cfg.CheckpointInterval/2), d.state.write), senders: make(chan struct{}, maxSenders),
 			limit: &limiter{perSecond: cfg.SnapshotBytesPerSecond},
 		}
 		for range d.cfg.Engines {
