@@ -81,7 +81,7 @@ func Actions(ctx context.Context, cfg ActionsConfig) (ActionsReport, error) {
 	if err != nil {
 		return ActionsReport{}, err
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: []string{"--auto-approve", "bench:action"}})
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: -1, Args: []string{"--auto-approve", "bench:action"}})
 	if err != nil {
 		return ActionsReport{}, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -53,7 +52,7 @@ func Idle(ctx context.Context, cfg IdleConfig) (IdleReport, error) {
 	if cfg.Agents < 0 || cfg.Agents > maxAgents {
 		return IdleReport{}, fmt.Errorf("bench: idle: agents %d: want 0 to %d", cfg.Agents, maxAgents)
 	}
-	c, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: []string{"--shards", strconv.Itoa(cfg.Shards)}})
+	c, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: cfg.Shards})
 	if err != nil {
 		return IdleReport{}, fmt.Errorf("bench: %w", err)
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,8 @@ type LifecycleConfig struct {
 	// Rate is how many tasks are submitted a second, open loop, at most a
 	// million; 0 submits as fast as the cluster completes them.
 	Rate int
+	// Shards is how many task shards; default: what nodes take by themselves.
+	Shards int
 	// PayloadBytes is the size of a task's input; default 128, at most 64 KiB.
 	PayloadBytes int
 	// Batch is how many tasks one request carries at most; default 256, at
@@ -168,7 +171,7 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 	if cfg.Profile != "" {
 		args = append(args, "--profile", cfg.Profile)
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: args})
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: cmp.Or(cfg.Shards, -1), Args: args})
 	if err != nil {
 		return LifecycleReport{}, err
 	}

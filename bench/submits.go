@@ -97,7 +97,7 @@ func Submits(ctx context.Context, cfg SubmitsConfig) (SubmitsReport, error) {
 	if cfg.Profile != "" {
 		args = []string{"--profile", cfg.Profile}
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Args: args})
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: -1, Args: args})
 	if err != nil {
 		return SubmitsReport{}, fmt.Errorf("bench: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"runtime"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -57,7 +58,10 @@ type Config struct {
 	BootstrapExpect int
 	// Cluster is the cluster's name; default "quorate".
 	Cluster string
-	// Shards is how many task shards a new cluster gets; default 4, at most 64.
+	// Shards is how many task shards a new cluster gets, for ever; at most 64.
+	// Default: one for every four processors of the node that founds it, at
+	// least one: fewer are faster as long as one node's processors can do all
+	// (LATENCY.md).
 	Shards int
 	// AgentInterval is how often an agent should be heard of; after three
 	// silent intervals it is unresponsive. Default 30 s.
@@ -120,10 +124,11 @@ func (c *Config) ranking() sched.Config {
 
 // Limits of a configuration.
 const (
-	MaxShards       = 64
-	MaxVoters       = 7
-	maxPayloadLimit = 4 << 20
-	maxNodeIDBytes  = 63
+	MaxShards        = 64
+	maxDefaultShards = 16 // on 64 processors
+	MaxVoters        = 7
+	maxPayloadLimit  = 4 << 20
+	maxNodeIDBytes   = 63
 	// MinMemoryBudget holds one task of the largest size, 4 MiB of input and of
 	// context, on its way through a node, twice; MinDiskBudget the log's
 	// memtables and tables, and a state checkpoint beside the last.
@@ -154,7 +159,7 @@ func (c Config) withDefaults() Config {
 		c.BootstrapExpect = 3
 	}
 	if c.Shards == 0 {
-		c.Shards = 4
+		c.Shards = min(max(runtime.GOMAXPROCS(0)/4, 1), maxDefaultShards)
 	}
 	if c.AgentInterval == 0 {
 		c.AgentInterval = 30 * time.Second

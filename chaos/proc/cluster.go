@@ -18,6 +18,7 @@ const (
 	DefaultNodes     = 3
 	MaxNodes         = 16
 	defaultReadyWait = 30 * time.Second
+	defaultShards    = 4
 	stopWait         = 10 * time.Second // for one node to drain on SIGTERM
 )
 
@@ -34,6 +35,9 @@ type Config struct {
 	Expect int
 	// Cluster is the cluster's name; default "quorate".
 	Cluster string
+	// Shards is how many task shards the cluster gets; default 4, so that faults
+	// meet several on any machine. Negative: as many as nodes take by themselves.
+	Shards int
 	// Args are further arguments of every `quorate start`.
 	Args []string
 	// Env are further environment entries, NAME=value. QUORATE_* entries of
@@ -68,6 +72,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Cluster == "" {
 		c.Cluster = "quorate"
+	}
+	if c.Shards == 0 {
+		c.Shards = defaultShards
 	}
 	if c.ReadyWait == 0 {
 		c.ReadyWait = defaultReadyWait

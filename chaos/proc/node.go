@@ -40,12 +40,16 @@ func (n *Node) args() []string {
 	if name == "" {
 		name = cfg.Cluster
 	}
-	return append([]string{
+	args := []string{
 		"start", "--data-dir", n.Data, "--node-id", n.ID,
 		"--api", n.API, "--peer", n.Peer, "--gossip", n.Gossip,
 		"--join", strings.Join(n.Join, ","),
 		"--bootstrap-expect", strconv.Itoa(cfg.Expect), "--cluster", name,
-	}, cfg.Args...)
+	}
+	if cfg.Shards > 0 {
+		args = append(args, "--shards", strconv.Itoa(cfg.Shards))
+	}
+	return append(args, cfg.Args...)
 }
 
 // Start starts the node's process; it does not wait until it is ready.

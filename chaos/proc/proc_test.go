@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // fakeNode answers the two probes as a node of a formed cluster led by n1.
 func fakeNode(mode string) {
 	fs := flag.NewFlagSet("start", flag.ExitOnError)
-	for _, name := range []string{"data-dir", "peer", "gossip", "join", "bootstrap-expect", "cluster"} {
+	for _, name := range []string{"data-dir", "peer", "gossip", "join", "bootstrap-expect", "cluster", "shards"} {
 		fs.String(name, "", "")
 	}
 	id, addr := fs.String("node-id", "", ""), fs.String("api", "", "")

@@ -164,6 +164,7 @@ type benchLifecycleCmd struct {
 	Batch    int           `default:"256" help:"Tasks a request."`
 	Agents   int           `help:"Agents, over all nodes; 0 is two a node."`
 	Level    string        `default:"at_least_once" help:"Guarantee level of the tasks."`
+	Shards   int           `help:"Task shards; 0: what nodes take by themselves."`
 	Live     int           `help:"Tasks that nobody can do, waiting meanwhile."`
 	Backlog  int           `help:"Submit so many before the first agent comes, then measure how fast they are worked off."`
 	Via      string        `default:"stream" enum:"stream,http" help:"How the nodes are spoken to: stream or http."`
@@ -175,7 +176,7 @@ type benchLifecycleCmd struct {
 
 // Run measures.
 func (c *benchLifecycleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Agents: c.Agents, Guarantee: c.Level, Live: c.Live, Backlog: c.Backlog,
+	_, err := bench.Lifecycle(ctx, bench.LifecycleConfig{Duration: c.Duration, Rate: c.Rate, PayloadBytes: c.Payload, Batch: c.Batch, Agents: c.Agents, Shards: c.Shards, Guarantee: c.Level, Live: c.Live, Backlog: c.Backlog,
 		Profile: c.Profile, Via: c.Via, Kill: c.Kill, Plot: c.Plot, JSON: c.JSON, Out: con.out})
 	return err
 }

@@ -48,7 +48,7 @@ type startCmd struct {
 	Join            []string       `placeholder:"A,B" help:"Gossip addresses of other nodes."`
 	BootstrapExpect int            `default:"3" help:"How many nodes make a new cluster."`
 	Cluster         string         `default:"quorate" help:"The cluster's name."`
-	Shards          int            `default:"4" help:"Task shards of a new cluster."`
+	Shards          int            `help:"Task shards of a new cluster, for ever; 0: one for every four processors of the node that founds it."`
 	AgentInterval   time.Duration  `default:"30s" help:"How often an agent should be heard of."`
 	MaxPayload      int            `default:"1048576" help:"Bytes of one task's input, context or result."`
 	DiskReserve     int64          `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
@@ -100,7 +100,7 @@ func (c *startCmd) config(log *slog.Logger) node.Config {
 		return cfg
 	}
 	e := node.Edge()
-	preset(&cfg.Shards, 4, e.Shards)
+	preset(&cfg.Shards, 0, e.Shards)
 	preset(&cfg.MaxPayloadBytes, 1<<20, e.MaxPayloadBytes)
 	preset(&cfg.DiskReserveBytes, 256<<20, e.DiskReserveBytes)
 	preset(&cfg.DiskBudgetBytes, 0, e.DiskBudgetBytes)
@@ -118,7 +118,6 @@ func preset[T comparable](option *T, def, value T) {
 
 // Run runs a node until a signal or a reason to stop.
 func (c *startCmd) Run(ctx context.Context, con console) error {
-	batchThreads()
 	if err := servePprof(c.Pprof); err != nil {
 		return err
 	}
