@@ -15,7 +15,7 @@ func TestPacer(t *testing.T) {
 			began := time.Now()
 			p.begin()
 			for range pieces {
-				time.Sleep(piece)
+				time.Sleep(piece) // this bubble's clock: the work
 				p.rest()
 			}
 			return time.Since(began) - time.Duration(pieces)*piece
@@ -34,7 +34,7 @@ func TestPacer(t *testing.T) {
 			t.Errorf("under load: %v of rest in %v", rested, all)
 		}
 		p.hurry.Store(true)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of this bubble's clock: it would fill up
 		if got := work(100, 2*time.Millisecond); got != 0 {
 			t.Errorf("%v of rest in a hurry", got)
 		}
