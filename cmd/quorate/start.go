@@ -143,6 +143,7 @@ func (c *startCmd) Run(ctx context.Context, con console) error {
 
 type devCmd struct {
 	Nodes       int      `default:"3" help:"1, 3, 5 or 7."`
+	Shards      int      `help:"Task shards of a new cluster; 0: as quorate start."`
 	DataDir     string   `placeholder:"DIR" help:"Keep the cluster here; default a temporary directory, removed at the end."`
 	AutoApprove []string `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all."`
 	logFlags    `embed:""`
@@ -181,7 +182,7 @@ func (c *devCmd) Run(ctx context.Context, con console) error {
 	for i := range c.Nodes {
 		name := "node" + strconv.Itoa(i+1)
 		cfg := node.Config{DataDir: filepath.Join(dir, name), NodeID: name, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
-			Join: join, BootstrapExpect: c.Nodes, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)}
+			Join: join, BootstrapExpect: c.Nodes, Shards: c.Shards, AutoApprove: c.AutoApprove, Logger: c.logger(con.err)}
 		if i == 0 {
 			cfg.APIAddr = "127.0.0.1:7700" // where clients look
 		}
