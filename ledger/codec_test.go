@@ -48,6 +48,7 @@ func fullCommands() []Command {
 		&Evict{BeforeMillis: 1_790_000_000_000, IDs: []TaskID{id, parent}},
 		&EvictSettled{BeforeMillis: 1_790_000_000_000, IDs: []TaskID{id, parent}},
 		&FleetRetention{Fleet: "fleet", Remove: true, TaskMillis: 72 * 3600_000, KeyMillis: 24 * 3600_000, By: "bob"},
+		&FleetRecords{Fleet: "fleet", Remove: true, Millis: 72 * 3600_000, Drop: true, By: "bob"},
 		&Recall{Fleet: "fleet", Key: "k1", RequestHash: RequestHash(&spec), Agent: "w1", Node: "n1", Instance: "i1"},
 		&Erase{ID: id, By: "bob", Reason: "request 7"},
 		&NodeKey{RaftID: 7, Key: "n1.0000000000000007+01234567+AQ=="},

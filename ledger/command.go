@@ -57,6 +57,7 @@ const (
 const (
 	kindNodeKey kind = iota + 90
 	kindFleetRetention
+	kindFleetRecords
 )
 
 func newCommand(k kind) Command {
@@ -87,6 +88,8 @@ func newCommand(k kind) Command {
 		return new(EvictSettled)
 	case kindFleetRetention:
 		return new(FleetRetention)
+	case kindFleetRecords:
+		return new(FleetRecords)
 	case kindErase:
 		return new(Erase)
 	case kindAuditFormat:

@@ -54,7 +54,8 @@ type Control struct {
 	packs    []Pack    // by name
 	bindings []Binding // by fleet
 
-	retentions []Retention // by fleet
+	retentions       []Retention       // by fleet
+	recordRetentions []RecordRetention // likewise
 
 	dirty  []rowName // rows changed since the last Freeze
 	events []AgentEvent

@@ -44,6 +44,8 @@ func (c *Control) decide(b []byte) Outcome {
 		return c.nodeKey(x)
 	case *FleetRetention:
 		return c.fleetRetention(x)
+	case *FleetRecords:
+		return c.fleetRecords(x)
 	case *AuditFormat:
 		return c.journal.setFormat(x, c.index, c.now)
 	}

@@ -31,6 +31,7 @@ const (
 	rowBinding = 'b'
 
 	rowRetention = 'r'
+	rowRecords   = 'l'
 )
 
 type rowName struct {
@@ -98,6 +99,11 @@ func (c *Control) row(d rowName) []byte {
 	case rowRetention:
 		if i, ok := c.retentionAt(d.name); ok {
 			return c.retentions[i].append(b)
+		}
+		return nil
+	case rowRecords:
+		if i, ok := c.recordsAt(d.name); ok {
+			return c.recordRetentions[i].append(b)
 		}
 		return nil
 	}
@@ -196,6 +202,11 @@ func (c *Control) restoreRow(key, value []byte) error {
 		p.read(&r)
 		c.retentions = append(c.retentions, p)
 		name = p.Fleet
+	case rowRecords:
+		var p RecordRetention
+		p.read(&r)
+		c.recordRetentions = append(c.recordRetentions, p)
+		name = p.Fleet
 	default:
 		name = c.restoreMemberRow(key[0], &r)
 	}
@@ -236,6 +247,10 @@ func (c *Control) Digest() uint64 {
 	}
 	for i := range c.retentions { // none: clusters without them keep their digests
 		buf = c.retentions[i].append(buf[:0])
+		h = hashBytes(h, buf)
+	}
+	for i := range c.recordRetentions { // likewise
+		buf = c.recordRetentions[i].append(buf[:0])
 		h = hashBytes(h, buf)
 	}
 	return c.packDigest(c.membership.digest(h))

@@ -46,6 +46,8 @@ func (s *script) controlCommand(t *testing.T, name string) Command {
 		return &FleetBind{Fleet: s.text("fleet", ""), Packs: s.list2("packs"), By: s.text("by", "")}
 	case "retention":
 		return &FleetRetention{Fleet: s.text("fleet", ""), Remove: s.args["remove"] != "", TaskMillis: s.num("tasks", 0), KeyMillis: s.num("keys", 0), By: s.text("by", "")}
+	case "records":
+		return &FleetRecords{Fleet: s.text("fleet", ""), Remove: s.args["remove"] != "", Millis: s.num("live", 0), Drop: s.args["drop"] != "", By: s.text("by", "")}
 	case "submit": // not of this shard
 		return &Due{}
 	}
@@ -91,6 +93,10 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 	case "retentions":
 		for _, p := range s.control.Retentions() {
 			fmt.Fprintf(&b, "%s tasks=%d keys=%d by %s at %d\n", p.Fleet, p.TaskMillis, p.KeyMillis, p.By, p.SetMillis)
+		}
+	case "record-retentions":
+		for _, p := range s.control.RecordRetentions() {
+			fmt.Fprintf(&b, "%s records=%d drop=%v by %s at %d\n", p.Fleet, p.Millis, p.Drop, p.By, p.SetMillis)
 		}
 	case "agents":
 		for _, a := range s.control.Agents() {

@@ -111,15 +111,22 @@ func (f FS) Replace(path string, b []byte) error {
 	if err = errors.Join(err, x.Close()); err != nil {
 		return err
 	}
+	return f.Rename(tmp, path)
+}
+
+// Rename gives a file another name in its directory, durably; a file of that
+// name is replaced.
+func (f FS) Rename(from, to string) error {
+	var err error
 	if f.FS == nil {
-		err = os.Rename(tmp, path)
+		err = os.Rename(from, to)
 	} else {
-		err = f.FS.Rename(tmp, path)
+		err = f.FS.Rename(from, to)
 	}
 	if err != nil {
 		return err
 	}
-	return f.syncDir(filepath.Dir(path))
+	return f.syncDir(filepath.Dir(to))
 }
 
 func (f FS) syncDir(dir string) error {

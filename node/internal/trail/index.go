@@ -39,7 +39,11 @@ type Index struct {
 		file   files.File
 		size   int64
 		blocks []block
+		first  uint64 // record that an index without a block begins at,
+		offset int64  // and where that starts
 	}
+	fs    files.FS
+	floor int64 // of the journal, as far as it was seen; under build
 }
 
 // block is what memory has of a block: 5 KB, most of it the filter.
@@ -83,13 +87,13 @@ var ErrIndex = errors.New("the index is damaged: delete it, it is made anew from
 // OpenIndex opens a shard's index below dir. A last block that a crash cut is
 // written again.
 func OpenIndex(fs files.FS, dir string, shard uint32, j Journal) (*Index, error) {
-	x := &Index{shard: shard, journal: j, path: filepath.Join(dir, fmt.Sprintf("%04d.index", shard))}
+	x := &Index{shard: shard, journal: j, fs: fs, path: filepath.Join(dir, fmt.Sprintf("%04d.index", shard))}
 	f, err := fs.OpenReadWrite(x.path)
 	if err != nil {
 		return nil, fmt.Errorf("trail: index: %w", err)
 	}
-	x.mu.file = f
-	if err := x.load(); err != nil {
+	x.mu.file, x.mu.first = f, 1
+	if err := errors.Join(x.load(), x.found()); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("trail: %s: %w", x.path, err)
 	}
@@ -190,6 +194,9 @@ func (x *Index) body(k *block) ([]byte, error) {
 func (x *Index) Advance(size uint64) (more bool, err error) {
 	x.build.Lock()
 	defer x.build.Unlock()
+	if err := x.found(); err != nil {
+		return false, fmt.Errorf("trail: index of shard %d: %w", x.shard, err)
+	}
 	first, offset := x.Next()
 	if size+1 < first+BlockRecords {
 		return false, nil
@@ -258,11 +265,15 @@ func (x *Index) write(k *block, lengths []byte, posts *postings) error {
 func (x *Index) Next() (seq uint64, offset int64) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
+	return x.nextLocked()
+}
+
+func (x *Index) nextLocked() (seq uint64, offset int64) {
 	if n := len(x.mu.blocks); n > 0 {
 		k := &x.mu.blocks[n-1]
 		return k.first + BlockRecords, k.end
 	}
-	return 1, 0
+	return x.mu.first, x.mu.offset
 }
 
 // Bytes is what the index takes on disk, and in memory.
@@ -280,16 +291,16 @@ func (x *Index) Close() error { return x.mu.file.Close() }
 
 // Find calls fn with every record, from one number on, that may have all the
 // terms and be of the time from oldest to newest, and its offset in the
-// journal, until fn returns false. Before each block go is asked whether to
+// journal, until fn returns false; fn must not call x. Before each block go is asked whether to
 // go on; where it says no, next is where to. The records from [Index.Next]
 // on are not looked at.
 func (x *Index) Find(from uint64, terms []Term, oldest, newest int64, goOn func() bool, fn func(seq uint64, offset int64) bool) (next uint64, err error) {
-	x.mu.RLock()
-	blocks := x.mu.blocks // only ever appended to
-	x.mu.RUnlock()
+	x.mu.RLock() // also while blocks are read: trimming exchanges the file
+	defer x.mu.RUnlock()
+	blocks := x.mu.blocks
 	i := 0
-	if from > 0 {
-		i = int((from - 1) / BlockRecords)
+	if len(blocks) > 0 && from > blocks[0].first {
+		i = int((from - blocks[0].first) / BlockRecords)
 	}
 	for ; i < len(blocks); i++ {
 		k := &blocks[i]
@@ -311,7 +322,7 @@ func (x *Index) Find(from uint64, terms []Term, oldest, newest int64, goOn func(
 			return 0, nil
 		}
 	}
-	seq, _ := x.Next()
+	seq, _ := x.nextLocked()
 	return max(seq, from), nil
 }
 

@@ -1,11 +1,14 @@
 package trail
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,8 +21,17 @@ var indexRecords = flag.Int("records", 100_000, "records of BenchmarkIndex; the 
 // madeJournal makes its records when they are read: record i+1 is at offset
 // i × width, so that ten million need no disk.
 type madeJournal struct {
-	n   int
-	buf []byte
+	n     int
+	buf   []byte
+	floor int // records that are gone
+}
+
+func (j *madeJournal) Floor() (int64, []byte) {
+	f := Floor{Records: uint64(j.floor), Chain: strings.Repeat("00", 32), Peaks: make([]string, bits.OnesCount(uint(j.floor)))}
+	for i := range f.Peaks {
+		f.Peaks[i] = f.Chain
+	}
+	return int64(j.floor) * madeWidth, f.Note()
 }
 
 const madeWidth = 256
@@ -36,6 +48,9 @@ func (j *madeJournal) record(i int) *ledger.Record {
 }
 
 func (j *madeJournal) Read(offset int64, fn func(offset, next int64, record []byte) bool) error {
+	if offset < int64(j.floor)*madeWidth {
+		return errors.New("trimmed")
+	}
 	for i := int(offset / madeWidth); i < j.n; i++ {
 		j.buf = j.record(i).Append(j.buf[:0])
 		if !fn(int64(i)*madeWidth, int64(i+1)*madeWidth, j.buf) {

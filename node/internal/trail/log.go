@@ -20,6 +20,8 @@ import (
 type Journal interface {
 	Size() int64
 	Read(offset int64, fn func(offset, next int64, record []byte) bool) error
+	// Floor is where it begins, and the note on what was before ([Floor]).
+	Floor() (start int64, note []byte)
 }
 
 // ErrAltered says that a journal does not give the root it once gave.
@@ -59,6 +61,7 @@ type Log struct {
 		pending []byte
 	}
 	saved mark
+	floor int64 // of the journal, as far as it was seen
 }
 
 // OpenLog opens a shard's tree below dir, or makes it anew from the journal as
@@ -91,7 +94,7 @@ func (l *Log) recover() error {
 	}
 	l.mu.stored = tlog.StoredHashCount(int64(l.saved.Size))
 	tree, err := proof.EdgeOf(l.saved.Size, tlog.HashReaderFunc(l.readLocked))
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, ErrGap) {
 		return err
 	}
 	if root := tree.Root(); err == nil && fmt.Sprintf("%x", root[:]) == l.saved.Root {
@@ -107,6 +110,9 @@ func (l *Log) recover() error {
 func (l *Log) Advance() (more bool, err error) {
 	l.advance.Lock()
 	defer l.advance.Unlock()
+	if err := l.found(); err != nil {
+		return false, fmt.Errorf("trail: shard %d: %w", l.shard, err)
+	}
 	l.mu.RLock()
 	tree, from := l.mu.tree.Clone(), l.mu.offset
 	l.mu.RUnlock()
@@ -184,6 +190,9 @@ func (l *Log) readLocked(indexes []int64) ([]tlog.Hash, error) {
 		}
 		if _, err := l.mu.file.ReadAt(out[i][:], at*hashSize); err != nil {
 			return nil, fmt.Errorf("trail: shard %d: %w", l.shard, err)
+		}
+		if out[i] == (tlog.Hash{}) { // never written: no hash is
+			return nil, fmt.Errorf("trail: shard %d: hash %d: %w", l.shard, at, ErrGap)
 		}
 	}
 	return out, nil

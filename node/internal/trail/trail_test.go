@@ -10,16 +10,36 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/ledger/proof"
 	"github.com/quorate/quorate/node/internal/files"
 )
 
 // memJournal has a record an offset.
-type memJournal struct{ records [][]byte }
+type memJournal struct {
+	records [][]byte
+	floor   int64
+	note    []byte
+}
+
+func (j *memJournal) Floor() (int64, []byte) { return j.floor, j.note }
+
+// trim has the journal begin behind n records.
+func (j *memJournal) trim(n int) {
+	var t proof.Tree
+	for _, b := range j.records[:n] {
+		t.Append(proof.Leaf(b))
+	}
+	f := NewFloor(ledger.Head{Seq: uint64(n)}, t)
+	j.floor, j.note = int64(n), f.Note()
+}
 
 func (j *memJournal) Size() int64 { return int64(len(j.records)) }
 
 func (j *memJournal) Read(offset int64, fn func(offset, next int64, record []byte) bool) error {
+	if offset < j.floor {
+		return errors.New("trimmed")
+	}
 	for i := offset; i < int64(len(j.records)); i++ {
 		if !fn(i, i+1, j.records[i]) {
 			return nil
