@@ -88,13 +88,8 @@ func (v *verifier) run() error {
 	}
 	for v.at < len(v.header.Shards) {
 		s := &v.header.Shards[v.at]
-		v.lines.Shard = s.Shard
-		v.lines.Tree, _ = s.tree()
-		v.last, v.due = s.First-1, false
-		for v.lines.Tree.Size < s.Size || v.due {
-			if err := v.step(s); err != nil {
-				return err
-			}
+		if err := v.section(s); err != nil {
+			return err
 		}
 		head, _ := v.c.Head(s.Shard)
 		if v.lines.Tree.Root() != head.Root {
@@ -102,6 +97,24 @@ func (v *verifier) run() error {
 		}
 		v.at++
 	}
+	return v.end()
+}
+
+// section takes the lines of a shard.
+func (v *verifier) section(s *Section) error {
+	v.lines.Shard = s.Shard
+	v.lines.Tree, _ = s.tree()
+	v.last, v.due = s.First-1, false
+	for v.lines.Tree.Size < s.Size || v.due {
+		if err := v.step(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end refuses what stands behind the last section.
+func (v *verifier) end() error {
 	b, err := v.next()
 	if err == nil {
 		if body, rec := v.decode(b); rec != nil {
