@@ -44,6 +44,9 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 	if err != nil {
 		return page, err
 	}
+	if page.Archived, err = n.archivedOf(ctx, f.Shard); err != nil {
+		return page, err
+	}
 	var last cursor
 	err = n.walkRecords(ctx, f, cur, func(r api.Record, at cursor) error {
 		if len(page.Records) == limit {
@@ -69,6 +72,23 @@ func (n *core) ExportAudit(ctx context.Context, f api.AuditFilter, fn func(api.R
 	return n.walkRecords(ctx, f, cursor{}, func(r api.Record, _ cursor) error { return fn(r) })
 }
 
+// archivedOf lists what the journals of a shard, or all, lack.
+func (n *core) archivedOf(ctx context.Context, only int) (list []api.Archived, err error) {
+	for shard := range n.shards {
+		if only >= 0 && uint32(only) != shard {
+			continue
+		}
+		f, err := n.floorOf(ctx, shard)
+		if err != nil {
+			return nil, err
+		}
+		if x := f.archived(shard); x != nil {
+			list = append(list, *x)
+		}
+	}
+	return list, nil
+}
+
 // walkRecords calls fn for every record after cur that f selects, with where to
 // go on after it, checking the chain on the way: a journal that was altered is
 // an error, never a shorter list.
@@ -81,7 +101,11 @@ func (n *core) walkRecords(ctx context.Context, f api.AuditFilter, cur cursor, f
 			continue
 		}
 		var fnErr error
-		from := place{head: ledger.NewChain(shard)}
+		start, err := n.floorOf(ctx, shard)
+		if err != nil {
+			return err
+		}
+		from := start.place
 		if shard == cur.Shard && cur.Seq > 0 && len(cur.After) == len(from.head.Hash) {
 			from = place{offset: cur.Offset, head: ledger.Head{Seq: cur.Seq, Hash: [32]byte(cur.After)}}
 		}
@@ -119,9 +143,9 @@ type place struct {
 // walkShard reads one shard's journal from a place on, verifying the chain.
 // bad names the first record that does not verify.
 func (n *core) walkShard(ctx context.Context, shard uint32, from place, fn func(r *ledger.Record, body []byte, at place) bool) (bad *api.BadRecord, err error) {
-	j := n.store.Journal(shard)
-	if j == nil {
-		j = remoteJournal{ctx, n, shard}
+	var j raftstore.Journal = remoteJournal{ctx, n, shard}
+	if own := n.store.Journal(shard); own != nil {
+		j = own
 	}
 	if from.offset > j.Size() {
 		return nil, nil // this node is not there yet
@@ -135,6 +159,9 @@ func (n *core) walkShard(ctx context.Context, shard uint32, from place, fn func(
 		from = place{offset: next, head: head}
 		return fn(r, body, from) && ctx.Err() == nil
 	})
+	if errors.Is(err, raftstore.ErrTrimmed) {
+		return nil, n.errTrimmed(shard)
+	}
 	if errors.Is(err, raftstore.ErrCorrupt) {
 		return &api.BadRecord{Shard: shard, Seq: from.head.Seq + 1, Reason: err.Error()}, nil
 	}
@@ -268,18 +295,20 @@ func (n *core) VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 func (n *core) verifyShard(ctx context.Context, shard uint32) (api.LedgerHead, *api.BadRecord, error) {
 	want := n.head(shard)
 	var kept proof.Head // of the trail, before the journal is read
-	var j trail.Journal = n.store.Journal(shard)
-	l, err := n.trails.log(shard, j)
+	from, err := n.floorHere(shard)
+	if err != nil {
+		return api.LedgerHead{}, nil, err
+	}
+	l, err := n.trails.log(shard, n.journal(shard))
 	if l != nil {
 		kept = l.Head()
 	}
 	if err != nil && l == nil && !n.trails.off {
 		return api.LedgerHead{}, nil, err
 	}
-	var tree proof.Tree
-	var atKept tlog.Hash
-	var atWant [32]byte
-	bad, err := n.walkShard(ctx, shard, place{head: ledger.NewChain(shard)}, func(r *ledger.Record, body []byte, at place) bool {
+	tree := from.tree.Clone()
+	atKept, atWant := tree.Root(), from.head.Hash // if nothing follows
+	bad, err := n.walkShard(ctx, shard, from.place, func(r *ledger.Record, body []byte, at place) bool {
 		tree.Append(proof.Leaf(body))
 		if r.Seq == want.Seq {
 			atWant = at.head.Hash
@@ -293,8 +322,8 @@ func (n *core) verifyShard(ctx context.Context, shard uint32) (api.LedgerHead, *
 	head := api.LedgerHead{Shard: shard, Size: tree.Size, Hash: hex.EncodeToString(root[:])}
 	switch {
 	case err != nil || bad != nil:
-	case kept.Size > 0 && atKept != kept.Root:
-		bad, err = n.firstAltered(ctx, shard, l, kept.Size)
+	case kept.Size >= max(from.Records, 1) && atKept != kept.Root:
+		bad, err = n.firstAltered(ctx, shard, l, from, kept.Size)
 	case want.Seq > 0 && atWant != want.Hash:
 		bad = &api.BadRecord{Shard: shard, Seq: head.Size + 1, Reason: fmt.Sprintf("the state machine is at record %d, the journal ends at %d or differs", want.Seq, head.Size)}
 	}
@@ -303,9 +332,9 @@ func (n *core) verifyShard(ctx context.Context, shard uint32) (api.LedgerHead, *
 
 // firstAltered finds the first of size records whose bytes do not give the
 // leaf that was kept.
-func (n *core) firstAltered(ctx context.Context, shard uint32, l *trail.Log, size uint64) (bad *api.BadRecord, err error) {
-	seq := uint64(0)
-	broken, err := n.walkShard(ctx, shard, place{head: ledger.NewChain(shard)}, func(r *ledger.Record, body []byte, _ place) bool {
+func (n *core) firstAltered(ctx context.Context, shard uint32, l *trail.Log, from floor, size uint64) (bad *api.BadRecord, err error) {
+	seq := from.Records
+	broken, err := n.walkShard(ctx, shard, from.place, func(r *ledger.Record, body []byte, _ place) bool {
 		seq = r.Seq
 		var kept []tlog.Hash
 		if kept, err = l.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(seq-1))}); err == nil && kept[0] != proof.Leaf(body) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -215,6 +216,9 @@ func (n *core) recordsHere(_ context.Context, q recordsRequest) (recordsAnswer, 
 		size += len(record)
 		return size < recordsBytes
 	})
+	if errors.Is(err, raftstore.ErrTrimmed) {
+		err = n.errTrimmed(q.Shard)
+	}
 	return a, err
 }
 

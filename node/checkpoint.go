@@ -15,6 +15,7 @@ import (
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/ledger/proof"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/trail"
 )
 
 // cosignRequest asks a peer to sign a checkpoint. Proofs come along in the
@@ -165,11 +166,20 @@ func (n *core) consistency(ctx context.Context, shard uint32, from uint64, text 
 func (n *core) cosignHere(ctx context.Context, q cosignRequest) (cosignAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, cosignWait)
 	defer cancel()
-	want := map[uint32]uint64{}
+	want, gaps := map[uint32]uint64{}, map[uint32]bool{}
 	line, err := n.trails.signer.Sign(q.Text, func(last, head proof.Head) error {
 		switch {
 		case n.store.Journal(head.Shard) != nil && !n.trails.off:
-			return n.agreesHere(ctx, last, head)
+			if err := n.agreesHere(ctx, last, head); !errors.Is(err, trail.ErrGap) {
+				return err
+			}
+			if last == head {
+				return nil
+			}
+			if err := n.agreesHere(ctx, head, head); err != nil {
+				return err
+			}
+			gaps[head.Shard] = true // what was signed last is from before this journal's beginning
 		case head.Size < last.Size:
 			return errors.New("it is shorter than the one signed last")
 		case last.Size == 0 || last == head:
@@ -180,7 +190,7 @@ func (n *core) cosignHere(ctx context.Context, q cosignRequest) (cosignAnswer, e
 				return q.Proofs[i].Check(last, head)
 			}
 		}
-		n.wantProofs(&q, want)
+		n.wantProofs(&q, want, gaps)
 		return errors.New("a proof is wanted")
 	})
 	if len(want) > 0 {
@@ -194,7 +204,7 @@ func (n *core) cosignHere(ctx context.Context, q cosignRequest) (cosignAnswer, e
 
 // wantProofs lists the shards without a replica here, and what was signed of
 // them last.
-func (n *core) wantProofs(q *cosignRequest, want map[uint32]uint64) {
+func (n *core) wantProofs(q *cosignRequest, want map[uint32]uint64, gaps map[uint32]bool) {
 	c, err := proof.ParseCheckpoint(q.Text)
 	if err != nil {
 		return // it was parsed before
@@ -204,7 +214,7 @@ func (n *core) wantProofs(q *cosignRequest, want map[uint32]uint64) {
 		last[h.Shard] = h
 	}
 	for _, h := range c.Shards {
-		if l := last[h.Shard]; l.Size > 0 && l != h && (n.store.Journal(h.Shard) == nil || n.trails.off) {
+		if l := last[h.Shard]; l.Size > 0 && l != h && (n.store.Journal(h.Shard) == nil || n.trails.off || gaps[h.Shard]) {
 			want[h.Shard] = l.Size
 		}
 	}

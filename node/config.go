@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"time"
@@ -91,6 +92,10 @@ type Config struct {
 	// AuditLevel is "hash" (default: audit records are hashed into Merkle trees
 	// as they come, for checkpoints and proofs) or "log" (they are kept only).
 	AuditLevel string
+	// ArchiveDir takes the audit records that leave the journals, when their
+	// fleets' retention says so: files of zstd-packed JSON Lines, each with a
+	// signed checkpoint. Default: archive in DataDir. A node's own, not shared.
+	ArchiveDir string
 	// RankSuccess, RankLoad and RankTrust weigh what agents are ranked by:
 	// success·s + trust·t − load·l; default, when all are 0: 1, 0.3 and 0.3.
 	RankSuccess, RankLoad, RankTrust float64
@@ -155,6 +160,7 @@ func (c Config) withDefaults() Config {
 	def(&c.GossipAddr, "127.0.0.1:7702")
 	def(&c.Cluster, "quorate")
 	def(&c.AuditLevel, AuditHash)
+	def(&c.ArchiveDir, filepath.Join(c.DataDir, "archive"))
 	if c.BootstrapExpect == 0 {
 		c.BootstrapExpect = 3
 	}

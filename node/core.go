@@ -39,6 +39,7 @@ type core struct {
 	fatal      func(error)
 
 	trails   *trails
+	archives archiver
 	leaders  *leaders
 	holds    *holds
 	recalls  recalls
@@ -96,6 +97,7 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	if n.trails, err = openTrails(&cfg, id.NodeID, id.RaftID, [16]byte(id.ClusterID)); err != nil {
 		return nil, err
 	}
+	n.archives.dir, n.archives.mu.until = cfg.ArchiveDir, map[uint32]recordsWait{}
 	sc := raftstore.Config{Dir: cfg.DataDir, FS: cfg.FS, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
 		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal}
 	cfg.storeBudget(&sc, id.Shards)
@@ -128,6 +130,7 @@ func (n *core) start() {
 	n.loop(n.renewLoop)
 	n.loop(n.stealLoop)
 	n.loop(n.trailLoop)
+	n.loop(n.archiveLoop)
 	n.loop(n.retentionLoop)
 	n.loop(n.leadsLoop)
 	n.loop(n.adminLoop)

@@ -98,8 +98,12 @@ func (n *core) Events(ctx context.Context, q api.EventRequest, ready func(), fn 
 // eventsOf hands on some of a shard's records and says whether there were any.
 func (n *core) eventsOf(ctx context.Context, shard uint32, at map[uint32]place, f *api.AuditFilter, fn func(api.Event) error) (some bool, err error) {
 	from, ok := at[shard]
-	if !ok {
-		from = place{head: ledger.NewChain(shard)} // the shard came to this node
+	if !ok { // from the start, or the shard came to this node
+		start, err := n.floorHere(shard)
+		if err != nil {
+			return false, err
+		}
+		from = start.place
 	}
 	count := 0
 	var fnErr error

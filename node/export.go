@@ -16,6 +16,7 @@ import (
 // that of a buffer.
 func (n *core) Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error {
 	c := proof.Checkpoint{Cluster: [16]byte(n.id.ClusterID)}
+	starts, before := map[uint32]floor{}, map[uint32]proof.Tree{}
 	for shard := range n.shards {
 		have, err := n.recordCount(ctx, shard)
 		if err != nil {
@@ -29,29 +30,39 @@ func (n *core) Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer)
 			return api.Errorf(409, 7, "not_there_yet", api.RetryLater, "shard %d has %d records on this node, the checkpoint has %d", shard, have, size).
 				WithHint("ask the node that made the checkpoint, or again in a moment")
 		}
+		f, err := n.floorOf(ctx, shard)
+		if err != nil {
+			return err
+		}
+		if size < f.Records {
+			return errArchived(shard, &f.Floor)
+		}
+		if starts[shard] = f; f.Records > 0 {
+			before[shard] = f.tree
+		}
 		c.Shards = append(c.Shards, proof.Head{Shard: shard, Size: size})
 	}
 	buf := bufio.NewWriterSize(w, 64<<10)
-	h := proof.NewHeader(&c, nil)
+	h := proof.NewHeader(&c, before)
 	if _, err := buf.Write(h.Append(nil)); err != nil {
 		return err
 	}
 	for _, s := range c.Shards {
-		if err := n.exportShard(ctx, s, buf); err != nil {
+		if err := n.exportShard(ctx, s, starts[s.Shard], buf); err != nil {
 			return err
 		}
 	}
 	return buf.Flush()
 }
 
-func (n *core) exportShard(ctx context.Context, s proof.Head, w io.Writer) error {
-	lines := proof.Lines{Shard: s.Shard}
+func (n *core) exportShard(ctx context.Context, s proof.Head, from floor, w io.Writer) error {
+	lines := proof.Lines{Shard: s.Shard, Tree: from.tree.Clone()}
 	var out []byte
 	var failed error
-	if s.Size == 0 {
+	if s.Size == from.Records {
 		return nil
 	}
-	bad, err := n.walkShard(ctx, s.Shard, place{head: ledger.NewChain(s.Shard)}, func(r *ledger.Record, body []byte, at place) bool {
+	bad, err := n.walkShard(ctx, s.Shard, from.place, func(r *ledger.Record, body []byte, at place) bool {
 		out = lines.Append(out[:0], body, r)
 		_, failed = w.Write(out)
 		return failed == nil && r.Seq < s.Size
@@ -71,7 +82,11 @@ func (n *core) exportShard(ctx context.Context, s proof.Head, w io.Writer) error
 
 // recordAt reads one record.
 func (n *core) recordAt(ctx context.Context, shard uint32, seq uint64) (body []byte, rec *ledger.Record, err error) {
-	bad, err := n.walkShard(ctx, shard, place{head: ledger.NewChain(shard)}, func(r *ledger.Record, b []byte, _ place) bool {
+	from, err := n.floorOf(ctx, shard)
+	if err != nil {
+		return nil, nil, err
+	}
+	bad, err := n.walkShard(ctx, shard, from.place, func(r *ledger.Record, b []byte, _ place) bool {
 		if r.Seq == seq {
 			body, rec = slices.Clone(b), r
 		}

@@ -78,6 +78,9 @@ func (n *core) find(ctx context.Context, f api.AuditFilter, list []trail.Term, l
 		return api.RecordPage{}, err
 	}
 	s := &finder{n: n, ctx: ctx, f: &f, terms: list, deadline: time.Now().Add(findBudget), limit: limit, page: api.RecordPage{Records: []api.Record{}}}
+	if s.page.Archived, err = n.archivedOf(ctx, f.Shard); err != nil {
+		return api.RecordPage{}, err
+	}
 	for shard := range n.shards {
 		if shard < cur.Shard || f.Shard >= 0 && uint32(f.Shard) != shard {
 			continue
@@ -150,10 +153,16 @@ func (s *finder) late() bool {
 
 // shard looks through the blocks of one shard's index, then at what is newer.
 func (s *finder) shard(shard uint32, from uint64) error {
-	x, err := s.n.trails.index(shard, s.n.store.Journal(shard))
+	x, err := s.n.trails.index(shard, s.n.journal(shard))
 	if err != nil {
 		return errInternal(err)
 	}
+	start, err := s.n.floorHere(shard)
+	if err != nil {
+		return err
+	}
+	from = max(from, start.Records+1)
+	s.last.Seq = from - 1
 	oldest, newest := int64(-1<<62), int64(1<<62)
 	if !s.f.From.IsZero() {
 		oldest = s.f.From.UnixMilli()
@@ -178,6 +187,9 @@ func (s *finder) shard(shard uint32, from uint64) error {
 		return nil
 	}
 	seq, offset := x.Next()
+	if offset < start.offset { // it is not indexed yet
+		seq, offset = start.Records+1, start.offset
+	}
 	err = s.n.store.Journal(shard).Read(offset, func(_, _ int64, b []byte) bool {
 		if seq >= from {
 			if seq%findPause == 0 && s.late() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quorate/quorate/ledger/proof"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/trail"
 )
 
 // What a node shows of the audit log of a shard that it has no replica of, it
@@ -36,16 +37,20 @@ func (n *core) auditRequest(ctx context.Context, m method, body []byte) ([]byte,
 // atHolder asks this node, if it has a replica of the shard, or one that has:
 // its leader first, then the others.
 func atHolder[Q, R any](ctx context.Context, n *core, shard uint32, m method, q Q, local func(context.Context, Q) (R, error)) (R, error) {
+	var zero R
+	var errs []error
 	if n.store.Journal(shard) != nil {
-		return local(ctx, q)
+		r, err := local(ctx, q)
+		if !errors.Is(err, trail.ErrGap) { // another node may have what this one lacks
+			return r, err
+		}
+		errs = append(errs, errGap(shard))
 	}
 	leader, _ := n.leaders.of(shard)
 	ids := []uint64{leader}
 	if p, ok := n.placement(shard); ok {
 		ids = append(ids, p.Voters...)
 	}
-	var zero R
-	var errs []error
 	for i, id := range ids {
 		if id == 0 || id == n.id.RaftID || i > 0 && id == leader || !n.peers.Up(id) {
 			continue
@@ -64,6 +69,13 @@ func atHolder[Q, R any](ctx context.Context, n *core, shard uint32, m method, q 
 		WithHint("quorate status shows where its replicas are, quorate doctor what is wrong with them")
 }
 
+// errGap is why there is no proof: this node's copy of the journal came when
+// its beginning had been archived.
+func errGap(shard uint32) error {
+	return api.Errorf(410, 7, "proof_archived", api.RetryNo, "shard %d: this node has no hashes of the records before its journal's beginning, so it can't prove anything about so small a log", shard).
+		WithHint("ask a node that has been there longer, or prove it from the archives")
+}
+
 // shardQuestion is about a shard's log: from and to are sizes or numbers.
 type shardQuestion struct {
 	Shard uint32 `json:"shard"`
@@ -76,6 +88,8 @@ type headAnswer struct {
 	Records uint64 `json:"records"`
 	Size    uint64 `json:"size"`
 	Root    string `json:"root,omitempty"`
+	Start   int64  `json:"start,omitempty"` // of the journal, and its note
+	Note    []byte `json:"note,omitempty"`
 }
 
 func (n *core) headHere(_ context.Context, q shardQuestion) (headAnswer, error) {
@@ -83,6 +97,7 @@ func (n *core) headHere(_ context.Context, q shardQuestion) (headAnswer, error) 
 		return headAnswer{}, errNotLeader
 	}
 	a := headAnswer{Records: n.head(q.Shard).Seq}
+	a.Start, a.Note = n.store.JournalFloor(q.Shard)
 	if n.trails.off {
 		return a, nil
 	}
@@ -160,6 +175,11 @@ func (n *core) leafHere(ctx context.Context, q shardQuestion) (leaf, error) {
 	}
 	if have := l.Head().Size; q.From == 0 || q.From > q.To || q.To > have {
 		return leaf{}, api.Errorf(404, 7, "no_record", api.RetryNo, "shard %d has records 1 to %d here", q.Shard, have)
+	}
+	if f, err := n.floorHere(q.Shard); err != nil {
+		return leaf{}, err
+	} else if q.From <= f.Records {
+		return leaf{}, errArchived(q.Shard, &f.Floor)
 	}
 	body, _, err := n.recordAt(ctx, q.Shard, q.From)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/quorate/quorate/node/backup"
 	"github.com/quorate/quorate/node/internal/files"
 	"github.com/quorate/quorate/node/internal/form"
+	"github.com/quorate/quorate/node/internal/trail"
 	"github.com/quorate/quorate/raftstore"
 )
 
@@ -302,7 +303,7 @@ func (r *restore) fromBackup(s *raftstore.Seed, report bool) error {
 	}
 	defer f.Close()
 	for range r.count {
-		err := f.Shard(func(shard uint32, stream *bufio.Reader, audit func([]byte) error) (raftstore.SeedInfo, error) {
+		err := f.Shard(func(shard uint32, stream *bufio.Reader, audit raftstore.JournalSight) (raftstore.SeedInfo, error) {
 			info, err := s.Add(raftstore.SeedShard{Stream: stream, Commands: r.commands, Journal: audit})
 			if err == nil && report {
 				x := r.out.Backup.Contents[shard]
@@ -337,7 +338,11 @@ func (r *restore) fromSurvivor(ctx context.Context, s *raftstore.Seed, report bo
 			return err
 		}
 		head := ledger.NewChain(shard)
-		sh.Journal = func(record []byte) (err error) {
+		sh.Journal.Floor = func(note []byte) (err error) {
+			_, head, _, err = trail.ReadFloor(shard, note)
+			return err
+		}
+		sh.Journal.Record = func(record []byte) (err error) {
 			head, _, _, err = ledger.VerifyChain(shard, head, record)
 			return err
 		}

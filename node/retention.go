@@ -208,6 +208,9 @@ func (n *core) retentionsHere(ctx context.Context, _ struct{}) (api.RetentionPag
 		for _, p := range c.Retentions() {
 			out.Retentions = append(out.Retentions, api.Retention{FleetID: p.Fleet, TasksMillis: p.TaskMillis, KeysMillis: p.KeyMillis, By: p.By, SetAt: timePtr(p.SetMillis)})
 		}
+		for _, p := range c.RecordRetentions() {
+			out.Records = append(out.Records, api.RecordRetention{FleetID: p.Fleet, RecordsMillis: p.Millis, NoArchive: p.Drop, By: p.By, SetAt: timePtr(p.SetMillis)})
+		}
 	})
 	return out, nil
 }
@@ -215,17 +218,31 @@ func (n *core) retentionsHere(ctx context.Context, _ struct{}) (api.RetentionPag
 // SetRetention sets a fleet's retention.
 func (n *core) SetRetention(ctx context.Context, in api.Retention) (api.Retention, error) {
 	in.SetAt = nil
-	err := n.changeRetention(ctx, &ledger.FleetRetention{Fleet: in.FleetID, TaskMillis: in.TasksMillis, KeyMillis: in.KeysMillis, By: in.By})
+	err := n.changeRetention(ctx, in.FleetID, in.By, "tasks_ms and keys_ms are milliseconds after the end: 0, for ever, or a minute to a hundred years",
+		&ledger.FleetRetention{Fleet: in.FleetID, TaskMillis: in.TasksMillis, KeyMillis: in.KeysMillis, By: in.By})
 	return in, err
 }
 
 // RemoveRetention leaves a fleet to the default.
 func (n *core) RemoveRetention(ctx context.Context, fleet, by string) error {
-	return n.changeRetention(ctx, &ledger.FleetRetention{Fleet: fleet, Remove: true, By: by})
+	return n.changeRetention(ctx, fleet, by, "", &ledger.FleetRetention{Fleet: fleet, Remove: true, By: by})
 }
 
-func (n *core) changeRetention(ctx context.Context, c *ledger.FleetRetention) error {
-	if c.Fleet == "" || len(c.Fleet) > MaxNameBytes || len(c.By) > MaxNameBytes {
+// SetRecordRetention sets how long a fleet's audit records stay.
+func (n *core) SetRecordRetention(ctx context.Context, in api.RecordRetention) (api.RecordRetention, error) {
+	in.SetAt = nil
+	err := n.changeRetention(ctx, in.FleetID, in.By, "records_ms is milliseconds after they were written: 0, for ever, or a second to a hundred years",
+		&ledger.FleetRecords{Fleet: in.FleetID, Millis: in.RecordsMillis, Drop: in.NoArchive, By: in.By})
+	return in, err
+}
+
+// RemoveRecordRetention leaves a fleet's records to that of *.
+func (n *core) RemoveRecordRetention(ctx context.Context, fleet, by string) error {
+	return n.changeRetention(ctx, fleet, by, "", &ledger.FleetRecords{Fleet: fleet, Remove: true, By: by})
+}
+
+func (n *core) changeRetention(ctx context.Context, fleet, by, hint string, c ledger.Command) error {
+	if fleet == "" || len(fleet) > MaxNameBytes || len(by) > MaxNameBytes {
 		return errInvalid("fleet_id is missing, or a name is too long")
 	}
 	a := n.do(ctx, controlShard, []ledger.Command{c})[0]
@@ -234,7 +251,7 @@ func (n *core) changeRetention(ctx context.Context, c *ledger.FleetRetention) er
 		return asAPIError(a.err)
 	case a.outcome.Code != ledger.OK:
 		return api.Errorf(422, 7, "retention_invalid", api.RetryNo, "%s", a.outcome.Detail).
-			WithHint("tasks_ms and keys_ms are milliseconds after the end: 0, for ever, or a minute to a hundred years")
+			WithHint("%s", hint)
 	}
 	return nil
 }

@@ -110,11 +110,7 @@ func (t *trails) close() error {
 
 // trail is a shard's tree, hashed up to now.
 func (n *core) trail(shard uint32) (*trail.Log, error) {
-	var j trail.Journal
-	if x := n.store.Journal(shard); x != nil {
-		j = x
-	}
-	l, err := n.trails.log(shard, j)
+	l, err := n.trails.log(shard, n.journal(shard))
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +197,7 @@ func (n *core) trailLoop() {
 
 // indexNew indexes the blocks of records that are whole since the last time.
 func (n *core) indexNew(shard uint32, size uint64) error {
-	x, err := n.trails.index(shard, n.store.Journal(shard))
+	x, err := n.trails.index(shard, n.journal(shard))
 	for more := err == nil; more && n.ctx.Err() == nil; {
 		more, err = x.Advance(size)
 	}

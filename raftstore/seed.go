@@ -50,11 +50,16 @@ type SeedShard struct {
 	Stream io.Reader
 	// Commands of the first entry of the new cluster, at least one. NewTerm, Index and Last are known to it.
 	Commands func(SeedInfo) [][]byte
-	// Journal, unless nil, sees every record of the journal; an error refuses the source.
-	Journal func(record []byte) error
+	Journal JournalSight
 
 	tail func(fn func(*pb.Entry) error) error // entries behind the stream's index
 	term uint64                               // the least that the new term must be above
+}
+
+// JournalSight sees a journal as it passes; an error refuses its source.
+type JournalSight struct {
+	Floor  func(note []byte) error   // first: the note on what was before (TrimJournal); nil if it begins at the beginning
+	Record func(record []byte) error // every record; nil if nobody looks
 }
 
 // SeedInfo says what a shard was seeded with.
@@ -139,8 +144,8 @@ func (s *Seed) add(sh SeedShard) (info SeedInfo, err error) {
 	}
 	g.adopt = func(c *checkpoint) { c.conf = &pb.ConfState{Voters: s.voters} }
 	var sink snapshotSink = g
-	if sh.Journal != nil {
-		sink = &frameCheck{snapshotSink: g, fn: sh.Journal}
+	if sh.Journal.Record != nil {
+		sink = &frameCheck{snapshotSink: g, sight: sh.Journal}
 	}
 	err = readSnapshot(sh.Stream, sink)
 	if f, ok := sink.(*frameCheck); ok && err == nil {
@@ -239,9 +244,19 @@ func (s *Seed) close() error {
 // frameCheck shows the records of a journal to somebody as they pass.
 type frameCheck struct {
 	snapshotSink
-	fn     func(record []byte) error
+	sight  JournalSight
 	rest   []byte // of a frame whose end has not come
 	offset int64  // of rest
+}
+
+func (f *frameCheck) begin(h snapshotHeader) error {
+	floor := h.checkpoint.floor
+	if f.offset = floor.bytes; f.sight.Floor != nil {
+		if err := f.sight.Floor(floor.note); err != nil {
+			return fmt.Errorf("journal: what is noted of its beginning: %w", err)
+		}
+	}
+	return f.snapshotSink.begin(h)
 }
 
 func (f *frameCheck) journal(p []byte) error {
@@ -255,7 +270,7 @@ func (f *frameCheck) journal(p []byte) error {
 		if n == 0 {
 			break
 		}
-		if err := f.fn(record); err != nil {
+		if err := f.sight.Record(record); err != nil {
 			return err
 		}
 		b, f.offset = b[n:], f.offset+int64(n)
@@ -272,9 +287,9 @@ func (f *frameCheck) end() error {
 }
 
 // CheckStream reads one stream as Store.Backup writes it, verifies all of it and writes nothing.
-func CheckStream(r *bufio.Reader, journal func(record []byte) error) (SeedInfo, error) {
+func CheckStream(r *bufio.Reader, sight JournalSight) (SeedInfo, error) {
 	var d discardSink
-	f := &frameCheck{snapshotSink: &d, fn: journal}
+	f := &frameCheck{snapshotSink: &d, sight: sight}
 	err := readSnapshot(r, f)
 	if err == nil {
 		err = f.end()

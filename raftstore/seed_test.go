@@ -79,7 +79,7 @@ func seedFrom(t *testing.T, cfg *Config, voters []uint64, streams [][]byte) []Se
 	for shard, b := range streams {
 		records := 0
 		info, err := s.Add(SeedShard{Stream: bytes.NewReader(b), Commands: told("origin=backup"),
-			Journal: func([]byte) error { records++; return nil }})
+			Journal: JournalSight{Record: func([]byte) error { records++; return nil }}})
 		if err != nil || info.JournalBytes > 0 && records == 0 {
 			t.Fatalf("shard %d: %v, %d records", shard, err, records)
 		}
@@ -151,7 +151,7 @@ func TestSeedRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Add(SeedShard{Stream: bytes.NewReader(stream), Commands: told("x"), Journal: func([]byte) error { return nil }})
+		_, err = s.Add(SeedShard{Stream: bytes.NewReader(stream), Commands: told("x"), Journal: JournalSight{Record: func([]byte) error { return nil }}})
 		if ferr := s.Finish(); (ferr == nil) != (err == nil) {
 			t.Errorf("add said %v, finish %v", err, ferr)
 		}
@@ -170,7 +170,7 @@ func TestSeedRefusals(t *testing.T) {
 		if n%3 == 0 {
 			b := bytes.Clone(streams[0])
 			b[n] ^= 1 << (n % 8)
-			if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), func([]byte) error { return nil }); err == nil {
+			if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), JournalSight{Record: func([]byte) error { return nil }}); err == nil {
 				t.Fatalf("a flipped bit in byte %d was not noticed", n)
 			}
 		}
@@ -285,7 +285,7 @@ func TestUnaskedBase(t *testing.T) {
 	if err := w.leader(3).store.Load().Receive(2, bytes.NewReader(b)); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "not asked for") {
 		t.Errorf("received: %v", err)
 	}
-	if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), func([]byte) error { return nil }); !errors.Is(err, ErrMalformed) {
+	if _, err := CheckStream(bufio.NewReader(bytes.NewReader(b)), JournalSight{Record: func([]byte) error { return nil }}); !errors.Is(err, ErrMalformed) {
 		t.Errorf("checked: %v", err)
 	}
 }

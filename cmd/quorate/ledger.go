@@ -20,7 +20,8 @@ type ledgerCmd struct {
 	Prove      ledgerProveCmd      `cmd:"" help:"Print one record with its proof."`
 	Checkpoint ledgerCheckpointCmd `cmd:"" help:"Have the cluster sign how far its audit log reaches."`
 	Erase      ledgerEraseCmd      `cmd:"" help:"Take the payload out of an ended task for ever; the digests in its records stay."`
-	Retention  retentionCmd        `cmd:"" help:"Print, or set, how long ended tasks and their idempotency keys live; audit records stay."`
+	Retention  retentionCmd        `cmd:"" help:"Print, or set, how long ended tasks and their idempotency keys live, and audit records."`
+	Archive    ledgerArchiveCmd    `cmd:"" help:"Have a node archive the audit records whose time is over (quorate ledger retention --records), and show what left the journals."`
 	Keys       ledgerKeysCmd       `cmd:"" help:"Print the keys that checkpoints are signed with."`
 }
 
@@ -98,6 +99,7 @@ func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
 			dash(cmp.Or(r.AgentID, r.Actor)), strconv.FormatUint(r.Epoch, 10), dash(r.Code), short(r.Detail, 50)})
 	}
 	table(con.out, "RECORD TIME VERB TASK CHANGE WHO EPOCH CODE DETAIL", rows)
+	tellArchived(con, p.Archived)
 	if p.NextCursor != "" {
 		fmt.Fprintf(con.err, "more: --cursor=%s\n", p.NextCursor)
 	}
@@ -135,6 +137,11 @@ func (c *ledgerExportCmd) Run(ctx context.Context, con console) error {
 		_, err = io.Copy(con.out, in)
 		return err
 	}
+	gone, err := cl.Archived(ctx)
+	if err != nil {
+		return err
+	}
+	tellArchived(con, gone.Archived)
 	e := json.NewEncoder(con.out)
 	return cl.Export(ctx, f, func(r api.Record) error { return e.Encode(r) })
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/quorate/quorate/ledger/proof"
 	"github.com/quorate/quorate/node/api"
 )
@@ -98,17 +100,7 @@ func (c *ledgerVerifyCmd) offline(con console) error {
 	if err != nil {
 		return err
 	}
-	var keys []string
-	current := 0
-	for _, l := range strings.Split(string(text), "\n") {
-		l = strings.TrimSpace(l)
-		if k, old := strings.CutPrefix(l, "# removed: "); old {
-			keys = append(keys, k)
-		} else if l != "" && !strings.HasPrefix(l, "#") {
-			keys = append(keys, l)
-			current++
-		}
-	}
+	keys, current := proof.ReadKeys(string(text))
 	need := c.Signatures
 	if need == 0 {
 		need = current/2 + 1
@@ -118,9 +110,14 @@ func (c *ledgerVerifyCmd) offline(con console) error {
 		return fileError(err)
 	}
 	defer f.Close()
-	in := bufio.NewReaderSize(f, 1<<20)
-	start, _ := in.Peek(len(proofStart))
-	if bytes.Equal(start, []byte(proofStart)) {
+	in, done, err := unpacked(bufio.NewReaderSize(f, 1<<20))
+	if err != nil {
+		return fileError(err)
+	}
+	defer done()
+	start, _ := in.Peek(max(len(proofStart), len(archiveStart)))
+	archive := bytes.HasPrefix(start, []byte(archiveStart))
+	if bytes.HasPrefix(start, []byte(proofStart)) {
 		return c.offlineProof(con, in, keys, need)
 	}
 	if c.Checkpoint == "" {
@@ -134,17 +131,41 @@ func (c *ledgerVerifyCmd) offline(con console) error {
 	if err != nil {
 		return refuted(err)
 	}
-	rep, err := proof.Verify(in, &cp.Checkpoint)
+	verify := proof.Verify
+	if archive {
+		verify = proof.VerifyArchive
+	}
+	rep, err := verify(in, &cp.Checkpoint)
 	if err != nil {
 		return refuted(err)
 	}
 	if c.JSON {
 		return printJSON(con.out, map[string]any{"ok": true, "cluster_id": rep.Cluster, "records": rep.Records, "shards": rep.Shards, "signed_by": cp.By})
 	}
+	if archive {
+		fmt.Fprintf(con.out, "records %d to %d of shard %d of cluster %s verify, byte for byte; checkpoint signed by %s\n",
+			rep.Shards[0].First, rep.Shards[0].Size, rep.Shards[0].Shard, rep.Cluster, strings.Join(cp.By, ", "))
+		return nil
+	}
 	fmt.Fprintf(con.out, "%d records in %d shards of cluster %s verify, byte for byte; checkpoint signed by %s\n", rep.Records, len(rep.Shards), rep.Cluster, strings.Join(cp.By, ", "))
 	return nil
 }
 
+// zstdMagic begins what is packed, as archives are.
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+
+func unpacked(in *bufio.Reader) (*bufio.Reader, func(), error) {
+	if b, _ := in.Peek(len(zstdMagic)); !bytes.Equal(b, zstdMagic) {
+		return in, func() {}, nil
+	}
+	z, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderMaxWindow(64<<20))
+	if err != nil {
+		return nil, nil, err
+	}
+	return bufio.NewReaderSize(z, 1<<20), z.Close, nil
+}
+
+const archiveStart = `{"format":"` + proof.ArchiveFormat + `"`
 const proofStart = `{"format":"` + proof.RecordFormat + `"`
 
 func (c *ledgerVerifyCmd) offlineProof(con console, in io.Reader, keys []string, need int) error {

@@ -14,6 +14,8 @@ type retentionCmd struct {
 	Fleet    string         `default:"*" help:"Of this fleet; *: of those without their own."`
 	Tasks    *time.Duration `placeholder:"72h" help:"How long ended tasks live; 0: for ever."`
 	Keys     *time.Duration `placeholder:"24h" help:"How long idempotency keys live; a task with a key stays as long. 0: for ever."`
+	Records  *time.Duration `placeholder:"2160h" help:"How long audit records stay in the journals, then they are archived (quorate start --archive-dir); 0: for ever."`
+	Archive  bool           `default:"true" negatable:"" help:"With --records: drop them without an archive."`
 	Remove   bool           `help:"Leave the fleet to the default."`
 	By       string         `help:"Who asks."`
 	JSON     bool           `name:"json" help:"Print JSON."`
@@ -21,10 +23,10 @@ type retentionCmd struct {
 
 // Run prints or sets retentions.
 func (c *retentionCmd) Run(ctx context.Context, con console) error {
-	if c.Remove && (c.Tasks != nil || c.Keys != nil) {
-		return usageError{errors.New("--remove takes neither --tasks nor --keys")}
+	if c.Remove && (c.Tasks != nil || c.Keys != nil || c.Records != nil) {
+		return usageError{errors.New("--remove takes neither --tasks nor --keys nor --records")}
 	}
-	for _, d := range []*time.Duration{c.Tasks, c.Keys} {
+	for _, d := range []*time.Duration{c.Tasks, c.Keys, c.Records} {
 		if d != nil && *d%time.Millisecond != 0 {
 			return usageError{fmt.Errorf("%v is not in whole milliseconds", *d)}
 		}
@@ -35,7 +37,12 @@ func (c *retentionCmd) Run(ctx context.Context, con console) error {
 	}
 	defer cl.Close()
 	if c.Remove {
-		if err := cl.RemoveRetention(ctx, c.Fleet); err != nil {
+		if err := errors.Join(cl.RemoveRetention(ctx, c.Fleet), cl.RemoveRecordRetention(ctx, c.Fleet)); err != nil {
+			return err
+		}
+	}
+	if c.Records != nil {
+		if _, err := cl.SetRecordRetention(ctx, api.RecordRetention{FleetID: c.Fleet, RecordsMillis: c.Records.Milliseconds(), NoArchive: !c.Archive, By: c.By}); err != nil {
 			return err
 		}
 	}
@@ -60,6 +67,19 @@ func (c *retentionCmd) Run(ctx context.Context, con console) error {
 	}
 	rows = append(rows, []string{"(default)", forHowLong(p.DefaultMillis), forHowLong(p.DefaultMillis), "-", "-"})
 	table(con.out, "FLEET TASKS KEYS BY SET", rows)
+	if len(p.Records) == 0 {
+		return nil
+	}
+	rows = nil
+	for _, r := range p.Records {
+		then := "archived"
+		if r.NoArchive {
+			then = "dropped"
+		}
+		rows = append(rows, []string{r.FleetID, forHowLong(r.RecordsMillis), then, dash(r.By), r.SetAt.Format("2006-01-02T15:04:05Z")})
+	}
+	fmt.Fprintln(con.out)
+	table(con.out, "FLEET RECORDS THEN BY SET", rows)
 	return nil
 }
 

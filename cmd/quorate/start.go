@@ -55,7 +55,8 @@ type startCmd struct {
 	DiskBudget      int64          `help:"Bytes the data directory may hold: from seven eighths of it on, new tasks are refused. 0: as much as there is."`
 	MemoryBudget    int64          `help:"Bytes to size caches, memtables and queues by; 0: sized for throughput."`
 	Preset          string         `enum:"none,edge" default:"none" help:"edge: a small device (32 MiB memory budget, 1 GiB disk budget, one shard of tasks, ended tasks kept a day); options given beside it win."`
-	TaskRetention   time.Duration  `default:"24h" help:"Keep ended tasks and their idempotency keys this long (at least 1m), in fleets without a retention of their own (quorate ledger retention); 0: for ever. Audit records stay."`
+	TaskRetention   time.Duration  `default:"24h" help:"Keep ended tasks and their idempotency keys this long (at least 1m), in fleets without a retention of their own (quorate ledger retention); 0: for ever."`
+	ArchiveDir      string         `type:"path" placeholder:"DIR" help:"Where audit records go when their fleets' retention is over (quorate ledger retention --records); default archive in the data directory."`
 	AuditLevel      string         `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string       `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
 	RankSuccess     float64        `help:"Weight of measured success in ranking agents; all three 0: 1, 0.3 and 0.3."`
@@ -94,7 +95,7 @@ func (c *startCmd) config(log *slog.Logger) node.Config {
 	cfg := node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
 		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight, DiskReserveBytes: c.DiskReserve,
-		DiskBudgetBytes: c.DiskBudget, MemoryBudgetBytes: c.MemoryBudget, AuditLevel: c.AuditLevel, TaskRetention: c.TaskRetention,
+		DiskBudgetBytes: c.DiskBudget, MemoryBudgetBytes: c.MemoryBudget, AuditLevel: c.AuditLevel, ArchiveDir: c.ArchiveDir, TaskRetention: c.TaskRetention,
 		InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: log}
 	if c.Preset != "edge" {
 		return cfg

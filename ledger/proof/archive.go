@@ -113,3 +113,9 @@ func (v *verifier) archiveHeader() (h ArchiveHeader, err error) {
 	}
 	return h, nil
 }
+
+// Tree is that of the records before the archive's first.
+func (h *ArchiveHeader) Tree() (Tree, bool) {
+	s := h.section()
+	return s.tree()
+}

@@ -84,7 +84,7 @@ func TestVerifyArchive(t *testing.T) {
 	if _, err := VerifyArchive(bytes.NewReader(whole), &other); err == nil || !strings.Contains(err.Error(), "take the one that belongs to it") {
 		t.Errorf("a checkpoint of another size: %v", err)
 	}
-	for i := 0; i < len(whole); i += 1 + len(whole) / *mutations { // any byte that is altered is noticed
+	for i := 0; i < len(whole); i += 1 + 4*len(whole) / *mutations { // any byte that is altered is noticed
 		bad := bytes.Clone(whole)
 		bad[i] ^= 1 << (i % 7)
 		if _, err := VerifyArchive(bytes.NewReader(bad), c); err == nil {

@@ -161,3 +161,18 @@ func Open(signed []byte, keys []string, need int) (Signed, error) {
 	}
 	return s, nil
 }
+
+// ReadKeys reads the keys of checkpoints, a line each, and says how many of
+// them are of nodes that are still there.
+func ReadKeys(text string) (keys []string, current int) {
+	for _, l := range strings.Split(text, "\n") {
+		l = strings.TrimSpace(l)
+		if k, old := strings.CutPrefix(l, "# removed: "); old {
+			keys = append(keys, k)
+		} else if l != "" && !strings.HasPrefix(l, "#") {
+			keys = append(keys, l)
+			current++
+		}
+	}
+	return keys, current
+}

@@ -172,6 +172,18 @@ type Record struct {
 type RecordPage struct {
 	Records    []Record `json:"records"`
 	NextCursor string   `json:"next_cursor,omitempty"`
+	// Archived says, of the shards looked at, which records are not in the
+	// journals any more, and so not in any page.
+	Archived []Archived `json:"archived,omitempty"`
+}
+
+// Archived says which records of a shard are not in its journals any more:
+// those from the first on.
+type Archived struct {
+	Shard   uint32 `json:"shard"`
+	Records uint64 `json:"records" doc:"So many, from the first on"`
+	File    string `json:"file,omitempty" doc:"The archive with the last of them; none: dropped without one"`
+	NodeID  string `json:"node_id,omitempty" doc:"Whose archive directory"`
 }
 
 // LedgerHead is the end of one shard's chain on the answering node.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/node/internal/trail"
 	"github.com/quorate/quorate/raftstore"
 )
 
@@ -101,6 +102,16 @@ func (c *chain) add(record []byte) (err error) {
 	return err
 }
 
+// begin is where the journal begins.
+func (c *chain) begin(note []byte) (err error) {
+	_, c.head, _, err = trail.ReadFloor(c.shard, note)
+	return err
+}
+
+func (c *chain) sight() raftstore.JournalSight {
+	return raftstore.JournalSight{Floor: c.begin, Record: c.add}
+}
+
 func (c *chain) describe(info raftstore.SeedInfo) Shard {
 	return Shard{Shard: info.Shard, Index: info.Index, Term: info.Term, Rows: info.Keys, Records: c.head.Seq,
 		LedgerHead: hex.EncodeToString(c.head.Hash[:]), JournalBytes: info.JournalBytes}
@@ -167,14 +178,14 @@ func (r *Reader) damaged(what string, err error) error {
 
 // Shard gives the next shard's stream to use, which reads it to its end and
 // lets every record of its journal through audit.
-func (r *Reader) Shard(use func(shard uint32, stream *bufio.Reader, audit func(record []byte) error) (raftstore.SeedInfo, error)) error {
+func (r *Reader) Shard(use func(shard uint32, stream *bufio.Reader, audit raftstore.JournalSight) (raftstore.SeedInfo, error)) error {
 	sum, c := sha256.New(), newChain(r.next)
 	n, err := readLength(r.r)
 	var info raftstore.SeedInfo
 	if err == nil {
 		stream := io.LimitedReader{R: r.r, N: n}
 		through := bufio.NewReaderSize(io.TeeReader(&stream, sum), readAhead)
-		info, err = use(r.next, through, c.add)
+		info, err = use(r.next, through, c.sight())
 		if _, more := through.ReadByte(); err == nil && !errors.Is(more, io.EOF) {
 			err = errors.New("the stream is longer than its contents")
 		}
@@ -242,7 +253,7 @@ func Check(path string) (Manifest, error) {
 	}
 	defer r.Close()
 	for range r.Header.Shards {
-		err := r.Shard(func(shard uint32, stream *bufio.Reader, audit func([]byte) error) (raftstore.SeedInfo, error) {
+		err := r.Shard(func(shard uint32, stream *bufio.Reader, audit raftstore.JournalSight) (raftstore.SeedInfo, error) {
 			return raftstore.CheckStream(stream, audit)
 		})
 		if err != nil {

@@ -128,7 +128,7 @@ func stream(ctx context.Context, src Source, shard uint32, f *os.File) (Shard, e
 	in := &tally{r: body}
 	through := bufio.NewReaderSize(io.TeeReader(in, io.MultiWriter(sum, out)), readAhead)
 	c := newChain(shard)
-	info, err := raftstore.CheckStream(through, c.add)
+	info, err := raftstore.CheckStream(through, c.sight())
 	if err == nil && info.Shard != shard {
 		err = fmt.Errorf("the node sent shard %d", info.Shard)
 	}

@@ -87,6 +87,25 @@ func (f FS) Remove(path string) error {
 	return f.FS.Remove(path)
 }
 
+// DirBytes is what the files of a directory hold; 0 when there is none.
+func (f FS) DirBytes(dir string) (n int64, err error) {
+	there, err := f.Exists(dir)
+	if err != nil || !there {
+		return 0, err
+	}
+	fs := f.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	names, err := fs.List(dir)
+	for _, name := range names {
+		if st, err := fs.Stat(filepath.Join(dir, name)); err == nil && !st.IsDir() { // files come and go meanwhile
+			n += st.Size()
+		}
+	}
+	return n, err
+}
+
 // Replace makes b what the file holds, durably when it returns nil; after an
 // error the file may be the old one or the new one.
 func (f FS) Replace(path string, b []byte) error {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"bufio"
 	"context"
 	"encoding/json"
@@ -318,6 +319,15 @@ func (s *server) export(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !filtered(&f) {
 		return s.fullExport(w, r)
+	}
+	gone, err := s.b.Archived(r.Context())
+	if err != nil {
+		return err
+	}
+	for _, a := range gone.Archived { // what the stream can't have
+		if f.Shard < 0 || uint32(f.Shard) == a.Shard {
+			w.Header().Add("Quorate-Archived", fmt.Sprintf("shard=%d; records=1-%d; file=%q; node=%q", a.Shard, a.Records, a.File, a.NodeID))
+		}
 	}
 	buf := bufio.NewWriterSize(w, 64<<10)
 	out := json.NewEncoder(buf)

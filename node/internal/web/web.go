@@ -51,6 +51,10 @@ type Backend interface {
 	Retentions(ctx context.Context) (api.RetentionPage, error)
 	SetRetention(ctx context.Context, in api.Retention) (api.Retention, error)
 	RemoveRetention(ctx context.Context, fleet, by string) error
+	SetRecordRetention(ctx context.Context, in api.RecordRetention) (api.RecordRetention, error)
+	RemoveRecordRetention(ctx context.Context, fleet, by string) error
+	Archive(ctx context.Context) (api.ArchivePage, error)
+	Archived(ctx context.Context) (api.ArchivePage, error)
 	Backup(ctx context.Context, shard uint32, w io.Writer) error
 	Export(ctx context.Context, sizes map[uint32]uint64, w io.Writer) error
 	Checkpoint(ctx context.Context) ([]byte, error)
