@@ -90,14 +90,8 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 		for _, x := range s.control.Bindings() {
 			fmt.Fprintf(&b, "%s bound to %v\n", x.Fleet, x.Packs)
 		}
-	case "retentions":
-		for _, p := range s.control.Retentions() {
-			fmt.Fprintf(&b, "%s tasks=%d keys=%d by %s at %d\n", p.Fleet, p.TaskMillis, p.KeyMillis, p.By, p.SetMillis)
-		}
-	case "record-retentions":
-		for _, p := range s.control.RecordRetentions() {
-			fmt.Fprintf(&b, "%s records=%d drop=%v by %s at %d\n", p.Fleet, p.Millis, p.Drop, p.By, p.SetMillis)
-		}
+	case "retentions", "record-retentions":
+		s.retentions(&b)
 	case "agents":
 		for _, a := range s.control.Agents() {
 			fmt.Fprintf(&b, "%s %s\n", a.ID, a.State)
@@ -134,4 +128,14 @@ func (s *script) runControl(t *testing.T, cmd string) string {
 		t.Fatalf("no directive %q", cmd)
 	}
 	return b.String()
+}
+
+// retentions shows those of tasks and of records.
+func (s *script) retentions(b *strings.Builder) {
+	for _, p := range s.control.Retentions() {
+		fmt.Fprintf(b, "%s tasks=%d keys=%d by %s at %d\n", p.Fleet, p.TaskMillis, p.KeyMillis, p.By, p.SetMillis)
+	}
+	for _, p := range s.control.RecordRetentions() {
+		fmt.Fprintf(b, "%s records=%d drop=%v by %s at %d\n", p.Fleet, p.Millis, p.Drop, p.By, p.SetMillis)
+	}
 }

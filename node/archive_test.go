@@ -244,24 +244,7 @@ func TestArchiveInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A half-written archive, and one that is damaged, are not taken for archives.
-	whole, err := os.ReadFile(kept[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(kept[0], whole[:len(whole)-9], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.nodes[0].Archive(t.Context()); code(err) != "not_archived" && err != nil {
-		t.Fatalf("over a damaged archive: %v", err)
-	} else if err == nil {
-		if p, _ := c.nodes[0].Archived(t.Context()); len(p.Archived) > 1 {
-			t.Fatalf("the journal was cut: %+v", p)
-		}
-	}
-	if err := os.WriteFile(kept[0], whole, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	c.damagedArchive(kept[0])
 	p := c.archived(c.nodes[0], &old.Checkpoint)
 	if after, err := os.Stat(kept[0]); err != nil || after.Size() != before.Size() {
 		t.Errorf("%+v, %v", p, err)
@@ -296,5 +279,28 @@ func TestArchiveDropped(t *testing.T) {
 	}
 	if list, err := filepath.Glob(filepath.Join(c.dir, "n1", "archive", "*")); err != nil || len(list) > 0 {
 		t.Error(list, err)
+	}
+}
+
+// damagedArchive: an archive that is damaged is not taken for one.
+func (c *testCluster) damagedArchive(path string) {
+	t := c.t
+	t.Helper()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, whole[:len(whole)-9], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes[0].Archive(t.Context()); code(err) != "not_archived" && err != nil {
+		t.Fatalf("over a damaged archive: %v", err)
+	} else if err == nil {
+		if p, _ := c.nodes[0].Archived(t.Context()); len(p.Archived) > 1 {
+			t.Fatalf("the journal was cut: %+v", p)
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

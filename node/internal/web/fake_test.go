@@ -201,3 +201,5 @@ func (f *fake) Events(_ context.Context, q api.EventRequest, ready func(), fn fu
 	}
 	return api.Errorf(503, 2, "reader_too_slow", api.RetryLater, "slow")
 }
+
+func (f *fake) Archived(context.Context) (api.ArchivePage, error) { return api.ArchivePage{}, nil }

@@ -1,10 +1,10 @@
 package web
 
 import (
-	"fmt"
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
