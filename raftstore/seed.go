@@ -50,7 +50,7 @@ type SeedShard struct {
 	Stream io.Reader
 	// Commands of the first entry of the new cluster, at least one. NewTerm, Index and Last are known to it.
 	Commands func(SeedInfo) [][]byte
-	Journal JournalSight
+	Journal  JournalSight
 
 	tail func(fn func(*pb.Entry) error) error // entries behind the stream's index
 	term uint64                               // the least that the new term must be above
