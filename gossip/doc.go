@@ -38,5 +38,6 @@
 //	memberlist's own  Open  Close (they end shortly after it returned)
 //	notify            Open  Close: calls OnChange, OnConflict and OnRefused
 //	spread            Open  Close: re-advertises after SetMeta
+//	receive, accept   Open  Close: of sockets that were brought
 //	rejoin            Open  Close: contacts seeds and known addresses
 package gossip

@@ -19,7 +19,11 @@ type Config struct {
 	Cluster string // label on every packet: 1 to 255 bytes
 	NodeID  string // unique in the cluster
 
-	BindAddr      string // host:port, TCP and UDP; port 0 = any free one
+	BindAddr string // host:port, TCP and UDP; port 0 = any free one
+	// Listener and PacketConn, both or neither, are used instead of sockets of
+	// its own, and closed by Close. Others are reached through the system.
+	Listener      net.Listener
+	PacketConn    net.PacketConn
 	AdvertiseAddr string // host:port others use; default what was bound
 
 	Meta  Meta
@@ -124,7 +128,15 @@ func Open(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
+	if cfg.Listener != nil {
+		t := newSockets(cfg.Listener, cfg.PacketConn, mc.Logger)
+		t.start()
+		mc.Transport = t
+	}
 	if g.list, err = memberlist.Create(mc); err != nil {
+		if mc.Transport != nil {
+			_ = mc.Transport.Shutdown() // the first error counts
+		}
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
 	for _, m := range g.table.list() { // Create has announced this node to the table
@@ -145,6 +157,14 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	}
 	if g.cfg.NodeID == "" {
 		errs = append(errs, errors.New("no node ID"))
+	}
+	if (g.cfg.Listener == nil) != (g.cfg.PacketConn == nil) {
+		errs = append(errs, errors.New("a listener or a packet connection alone: want both or neither"))
+	} else if g.cfg.Listener != nil {
+		g.cfg.BindAddr = g.cfg.Listener.Addr().String()
+		if p := g.cfg.PacketConn.LocalAddr().String(); p != g.cfg.BindAddr {
+			errs = append(errs, fmt.Errorf("the listener is on %s, the packet connection on %s: want one address", g.cfg.BindAddr, p))
+		}
 	}
 	bind, err := net.ResolveTCPAddr("tcp", g.cfg.BindAddr)
 	if err != nil {

@@ -74,7 +74,9 @@ func (t *Tasks) erase(c *Erase) Outcome {
 		panic("ledger: invariant: task " + e.id.String() + " in memory: " + err.Error())
 	}
 	s.Input, s.Context, s.Description, s.Rollback, s.Verify = nil, nil, "", nil, nil
+	t.slab.bytes -= len(e.spec)
 	e.spec, e.result, e.err, e.ended = s.Append(nil), nil, "", endErased
+	t.slab.bytes += len(e.spec)
 	if x := e.x; x != nil {
 		x.Terms.Verify.Input, x.Terms.Rollback.Input, x.Terms.Snapshot, x.Snapshot, x.Saved.State = nil, nil, nil, nil, nil
 	}

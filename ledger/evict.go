@@ -77,6 +77,7 @@ func (t *Tasks) evict(c *Evict, txns bool) Outcome {
 			e.key = [16]byte{}
 		}
 		e.flags |= flagEvicted // it stays in memory, seen by nobody, until the checkpoint lacks it
+		t.slab.bytes -= len(e.spec)
 		e.result, e.spec, e.err, e.x = nil, nil, "", nil
 		t.touch(i, e)
 		n++
@@ -113,6 +114,7 @@ func (t *Tasks) revive(e *entry) (uint32, *entry) {
 	}
 	p := t.held(i)
 	rows, listed := p.flags&(flagOpenRow|flagEndedRow), p.listed
+	t.slab.bytes += len(e.spec) - len(p.spec)
 	*p = *e
 	p.flags, p.listed = p.flags|rows, listed
 	if p.key != ([16]byte{}) {

@@ -201,6 +201,10 @@ func (q *Query) selectsState(s State) bool {
 // since the shard's beginning included.
 func (t *Tasks) Counts() [NumStates]uint64 { return t.counts }
 
+// InMemory is how many tasks memory holds, those that ended since the last
+// checkpoint among them, and how long their specs are together.
+func (t *Tasks) InMemory() (tasks, specBytes int) { return t.slab.used, t.slab.bytes }
+
 // Head is the end of the shard's audit chain.
 func (t *Tasks) Head() Head { return t.journal.head }
 

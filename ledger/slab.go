@@ -61,6 +61,7 @@ type slab struct {
 	chunks []*[slabChunk]entry
 	free   []uint32
 	used   int
+	bytes  int // of the specs of the entries in use
 }
 
 func (s *slab) at(i uint32) *entry { return &s.chunks[i>>slabChunkBits][i%slabChunk] }
@@ -85,6 +86,7 @@ func (s *slab) take() (uint32, *entry) {
 }
 
 func (s *slab) put(i uint32) {
+	s.bytes -= len(s.at(i).spec)
 	*s.at(i) = entry{flags: flagUnused}
 	s.free = append(s.free, i)
 	s.used--

@@ -134,7 +134,7 @@ func checkInvariants(t testing.TB, s *Tasks) {
 	t.Helper()
 	var last TaskID
 	var open [NumStates]uint64
-	n, keys := 0, 0
+	n, keys, specs := 0, 0, 0
 	for w := s.order.from(TaskID{}); ; w.next() {
 		it, ok := w.peek()
 		if !ok {
@@ -157,6 +157,7 @@ func checkInvariants(t testing.TB, s *Tasks) {
 			t.Fatalf("task %s is %s, completed at %d", e.id, e.state, e.completed)
 		}
 		last = it.id
+		specs += len(e.spec)
 		if !e.evicted() {
 			open[e.state]++
 		}
@@ -164,6 +165,9 @@ func checkInvariants(t testing.TB, s *Tasks) {
 	}
 	if n != s.slab.used || n != s.byID.count() || keys != s.byKey.count() {
 		t.Fatalf("%d listed, %d in slab, %d by ID; %d keys, %d by key", n, s.slab.used, s.byID.count(), keys, s.byKey.count())
+	}
+	if tasks, bytes := s.InMemory(); tasks != n || bytes != specs {
+		t.Fatalf("%d tasks with specs of %d bytes in memory, counted %d and %d", n, specs, tasks, bytes)
 	}
 	for st, k := range open {
 		if c := s.counts[st]; !State(st).Terminal() && c != k || c < k {

@@ -249,6 +249,7 @@ func (t *Tasks) keep(e *entry) (uint32, *entry) {
 	}
 	i, p := t.slab.take()
 	*p = *e
+	t.slab.bytes += len(p.spec)
 	t.byID.add(i)
 	if p.key != ([16]byte{}) {
 		t.byKey.add(i)

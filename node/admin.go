@@ -195,7 +195,7 @@ func (n *core) step(shard uint32, p *ledger.Placement, v *shardView) bool {
 		if !slices.Contains(v.Well, id) {
 			delete(n.admin.well, k)
 		} else if n.admin.well[k].IsZero() {
-			n.admin.well[k] = time.Now()
+			n.admin.well[k] = n.cfg.Now()
 		}
 	}
 	has := func(id uint64) bool { return slices.Contains(v.Voters, id) || slices.Contains(v.Learners, id) }
@@ -245,7 +245,7 @@ func (n *core) step(shard uint32, p *ledger.Placement, v *shardView) bool {
 // isWell says that a learner has kept up for long enough.
 func (n *core) isWell(shard uint32, id uint64) bool {
 	since := n.admin.well[replicaKey{shard, id}]
-	return !since.IsZero() && time.Since(since) >= n.cfg.healthyFor
+	return !since.IsZero() && n.cfg.Now().Sub(since) >= n.cfg.healthyFor
 }
 
 func (n *core) addReplica(shard uint32, id uint64) {

@@ -223,7 +223,7 @@ func (n *core) elsewhereHere(_ context.Context, q elsewhereRequest) (elsewhere, 
 // promise notes that a peer may lease to an agent for a while without asking.
 // Call with the lock held.
 func (h *holds) promise(agent string, peer uint64) {
-	now := time.Now()
+	now := h.clock()
 	if len(h.mu.promised) >= maxSeats {
 		for k, t := range h.mu.promised {
 			if now.After(t) {
@@ -290,7 +290,7 @@ func (h *holds) useOf(agent string) *use {
 func (h *holds) untrusted(u *use, peers []nodeRef) (ask []uint64, asked uint64, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now = time.Now()
+	now = h.clock()
 	for _, v := range peers {
 		if now.After(u.trust[v.RaftID]) {
 			ask = append(ask, v.RaftID)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/node/api"
 )
@@ -112,7 +113,7 @@ func (l *limited) call(n *Node, most, tasks int, finished chan struct{}) {
 
 // Limits of capabilities: what is open, for how many at once, and what fits.
 func TestCapabilityLimits(t *testing.T) {
-	h := newHolds()
+	h := newHolds(time.Now)
 	woken := 0
 	caps := []string{"vet:*", "deploy:*", "deploy:prod"}
 	h.limit("a", allowance{all: 9, caps: []capLimit{{"deploy:*", 3}, {"deploy:prod", 1}}}, func() { woken++ })

@@ -34,6 +34,22 @@ func (c *Config) storeBudget(s *raftstore.Config, shards uint32) {
 	s.Engines = 1
 }
 
+// liveBytes is what the tasks in memory take here, about.
+func (n *core) liveBytes() (sum int64) {
+	for _, r := range *n.replicas.of.Load() {
+		if r.machine != nil {
+			sum += r.machine.held.Load()
+		}
+	}
+	return sum
+}
+
+// memoryFull says that live tasks take all they may.
+func (n *core) memoryFull() bool {
+	b := n.cfg.MemoryBudgetBytes
+	return b != 0 && n.liveBytes() >= b
+}
+
 // maxCommandBytes is raftstore's default bound of a command.
 const maxCommandBytes = 4 << 20
 

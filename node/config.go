@@ -41,9 +41,11 @@ type Config struct {
 	// APIAddr, PeerAddr and GossipAddr are host:port to listen on; port 0 picks
 	// a free one. Defaults: 127.0.0.1 with ports 7700, 7701, 7702.
 	APIAddr, PeerAddr, GossipAddr string
-	// APIListener and PeerListener are listened on instead, and taken over: the
-	// node closes them.
-	APIListener, PeerListener net.Listener
+	// APIListener, PeerListener and GossipListener are listened on instead, and
+	// taken over: the node closes them. Gossip wants datagrams as well:
+	// GossipPacketConn, on the address of GossipListener; both or neither.
+	APIListener, PeerListener, GossipListener net.Listener
+	GossipPacketConn                          net.PacketConn
 	// InsecureListen allows addresses outside loopback. There is no TLS yet.
 	InsecureListen bool
 	// AutoApprove lists the actions (ACTION:TARGET, either may be a star) that
@@ -80,9 +82,11 @@ type Config struct {
 	// after TaskRetention, audit records never do.
 	DiskBudgetBytes int64
 	// MemoryBudgetBytes sizes caches, memtables, queues and the bounds of what
-	// may arrive at once; at least MinMemoryBudget. Default 0: sizes for
-	// throughput. What live tasks take comes on top, about 1 KiB and their
-	// payload each. Give the Go runtime a limit of its own (GOMEMLIMIT) above it.
+	// may arrive at once; at least MinMemoryBudget. Live tasks may take as much
+	// again, 1 KiB and their payload each; from then on new ones are refused
+	// (memory_full) on the shards this node leads: give all nodes the same.
+	// Default 0: sizes for throughput, and as many live tasks as there is memory
+	// for. Give the Go runtime a limit of its own (GOMEMLIMIT) above twice this.
 	MemoryBudgetBytes int64
 	// TaskRetention is how long ended tasks and their idempotency keys are kept
 	// on the shards this node leads, in fleets without a retention of their own
@@ -107,7 +111,10 @@ type Config struct {
 	FS vfs.FS
 	// Logger takes the node's log; default slog.Default.
 	Logger *slog.Logger
-	// Now is the clock; default time.Now.
+	// Now is the clock: what records are stamped with, and what leases, delays
+	// and all that lasts is measured by. Timers that only say when to look are
+	// the system's. It may be off by any amount, but should not jump. Default
+	// time.Now.
 	Now func() time.Time
 
 	healthyFor time.Duration // tests only; 0: healthyFor
@@ -154,6 +161,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.PeerListener != nil {
 		c.PeerAddr = c.PeerListener.Addr().String()
+	}
+	if c.GossipListener != nil {
+		c.GossipAddr = c.GossipListener.Addr().String()
 	}
 	def(&c.APIAddr, "127.0.0.1:7700")
 	def(&c.PeerAddr, "127.0.0.1:7701")
@@ -202,6 +212,9 @@ func (c Config) validate() error {
 	}
 	if len(c.Cluster) > maxNodeIDBytes || !nodeIDPattern.MatchString(c.Cluster) {
 		bad("cluster name %q: want up to %d letters, digits, '.', '_' or '-'", c.Cluster, maxNodeIDBytes)
+	}
+	if (c.GossipListener == nil) != (c.GossipPacketConn == nil) {
+		bad("gossip listener and gossip packet connection: want both or neither")
 	}
 	if c.TaskRetention != 0 && c.TaskRetention < MinTaskRetention {
 		bad("task retention %v: want %v or more, or 0 for ever", c.TaskRetention, MinTaskRetention)

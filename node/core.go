@@ -71,14 +71,15 @@ type core struct {
 // newCore opens the replicas of a formed cluster and starts everything that
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
-	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(), thieves: newThieves(), depths: newDepths(),
-		sessions: newSessions(), waiters: newWaiters(), fatal: fatal, replicas: newReplicas(), ledChanged: make(chan struct{}, 1), backlog: make(chan struct{}, 1),
+	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(cfg.Now), thieves: newThieves(), depths: newDepths(),
+		sessions: newSessions(cfg.Now), waiters: newWaiters(), fatal: fatal, replicas: newReplicas(), ledChanged: make(chan struct{}, 1), backlog: make(chan struct{}, 1),
 		mail: make(chan struct{}, 1), policy: cfg.policy(), leaving: make(chan struct{})}
 	n.contacts.Store(&[]nodeRef{})
 	n.holds.rested = n.thieves.parked
 	n.control = &controlMachine{notify: n.agentEvents, lead: n.onLead, follow: n.onFollow}
 	n.control.mu.control = ledger.NewControl(nil, nil) // empty until there is a replica
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.turns.clock = cfg.Now
 	n.roster = newRoster(n.nowMillis)
 	rank := cfg.ranking()
 	n.rater = &rater{weights: rankWeights{rank.WeightSuccess, rank.WeightLoad, rank.WeightTrust}, view: n.viewAgents, now: n.nowMillis}

@@ -132,9 +132,13 @@ func (n *core) doHere(ctx context.Context, shard uint32, cmds []ledger.Command) 
 	answers := make([]answer, len(cmds))
 	proposals := make([]raftstore.Proposal, 0, len(cmds))
 	w := &outcomes{answers: answers, done: make(chan struct{})}
-	now := n.nowMillis()
+	now, full := n.nowMillis(), n.memoryFull()
 	var buf []byte
 	for i, c := range cmds {
+		if full && isNew(c) {
+			answers[i].err = errMemoryFull()
+			continue
+		}
 		if err := n.admit(shard, c, now); err != nil {
 			answers[i].err = err
 			continue
@@ -184,8 +188,8 @@ func isAsync(c ledger.Command) bool {
 	return false
 }
 
-// isNew says that a command brings work, and so is refused while a disk is
-// almost full. What ends work, or keeps track of it, is not.
+// isNew says that a command brings work, and so is refused while a disk or
+// memory is almost full. What ends work, or keeps track of it, is not.
 func isNew(c ledger.Command) bool {
 	switch c.(type) {
 	case *ledger.Submit, *ledger.Declare:

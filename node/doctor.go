@@ -33,6 +33,7 @@ func (n *core) Doctor(ctx context.Context) (api.Doctor, error) {
 	checkReplicas(&c, add)
 	n.checkPlacement(&c, add)
 	checkDisks(&c, add)
+	n.checkMemory(add)
 	add(6, "verification", "off", "", "quality gates are not part of this version")
 	if err := n.checkLedger(ctx, add); err != nil {
 		return d, err

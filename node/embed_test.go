@@ -233,7 +233,7 @@ func TestListenersAndClocks(t *testing.T) {
 	t.Parallel()
 	skew := []time.Duration{0, time.Hour, -time.Hour}
 	at := 0
-	var ls []net.Listener
+	var ls, gossips []net.Listener
 	c := startCluster(t, 3, func(cfg *Config) {
 		for range 2 {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -244,12 +244,24 @@ func TestListenersAndClocks(t *testing.T) {
 		}
 		off := skew[at]
 		at++
+		for cfg.GossipPacketConn == nil { // a port that is free for both
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
+				cfg.GossipListener, cfg.GossipPacketConn = l, p
+			} else {
+				_ = l.Close()
+			}
+		}
+		gossips = append(gossips, cfg.GossipListener)
 		cfg.APIListener, cfg.PeerListener = ls[len(ls)-2], ls[len(ls)-1]
 		cfg.Now = func() time.Time { return time.Now().Add(off) }
 	})
 	for i, n := range c.nodes {
-		if n.APIAddr() != ls[2*i].Addr().String() || n.PeerAddr() != ls[2*i+1].Addr().String() {
-			t.Errorf("%s listens on %s and %s", n.NodeID(), n.APIAddr(), n.PeerAddr())
+		if n.APIAddr() != ls[2*i].Addr().String() || n.PeerAddr() != ls[2*i+1].Addr().String() || n.GossipAddr() != gossips[i].Addr().String() {
+			t.Errorf("%s listens on %s, %s and %s", n.NodeID(), n.APIAddr(), n.PeerAddr(), n.GossipAddr())
 		}
 	}
 	var begun atomic.Int32

@@ -57,7 +57,7 @@ func (n *core) Events(ctx context.Context, q api.EventRequest, ready func(), fn 
 	}
 	ready()
 	lively := false
-	told := time.Now()
+	told := n.cfg.Now()
 	for ctx.Err() == nil && n.ctx.Err() == nil {
 		wake := n.events.next()
 		some := false
@@ -73,15 +73,15 @@ func (n *core) Events(ctx context.Context, q api.EventRequest, ready func(), fn 
 			}
 		}
 		if some {
-			told = time.Now()
+			told = n.cfg.Now()
 			continue
 		}
 		lively = true
-		if time.Since(told) >= eventPing {
+		if n.cfg.Now().Sub(told) >= eventPing {
 			if err := fn(api.Event{}); err != nil {
 				return err
 			}
-			told = time.Now()
+			told = n.cfg.Now()
 		}
 		look := time.NewTimer(eventLook)
 		select {

@@ -66,7 +66,8 @@ const sessionCross = 5 * time.Second
 // turns remembers the sessions that were heard of, for sessionCross at least
 // and twice that at most.
 type turns struct {
-	mu struct {
+	clock func() time.Time
+	mu    struct {
 		sync.Mutex
 		now, before map[string]uint32
 		since       time.Time
@@ -93,7 +94,7 @@ func (t *turns) next(agent string, least uint32) uint32 {
 
 // rotate forgets. Call with the lock held.
 func (t *turns) rotate() {
-	if now := time.Now(); t.mu.now == nil || now.Sub(t.mu.since) > sessionCross {
+	if now := t.clock(); t.mu.now == nil || now.Sub(t.mu.since) > sessionCross {
 		t.mu.before, t.mu.now, t.mu.since = t.mu.now, map[string]uint32{}, now
 	}
 }
@@ -106,7 +107,7 @@ func (n *core) sessionElsewhere(from uint64, body string) {
 	stays, mine := false, uint32(0)
 	fenced := n.sessions.moved(agent, n.nowMillis(), func(x *session) bool {
 		mine = x.turn
-		older := time.Since(x.opened) > sessionCross || uint32(turn) > mine || uint32(turn) == mine && n.id.RaftID < from
+		older := n.cfg.Now().Sub(x.opened) > sessionCross || uint32(turn) > mine || uint32(turn) == mine && n.id.RaftID < from
 		stays = !older
 		return older
 	})

@@ -77,7 +77,7 @@ func (n *core) find(ctx context.Context, f api.AuditFilter, list []trail.Term, l
 	if err != nil {
 		return api.RecordPage{}, err
 	}
-	s := &finder{n: n, ctx: ctx, f: &f, terms: list, deadline: time.Now().Add(findBudget), limit: limit, page: api.RecordPage{Records: []api.Record{}}}
+	s := &finder{n: n, ctx: ctx, f: &f, terms: list, deadline: n.cfg.Now().Add(findBudget), limit: limit, page: api.RecordPage{Records: []api.Record{}}}
 	if s.page.Archived, err = n.archivedOf(ctx, f.Shard); err != nil {
 		return api.RecordPage{}, err
 	}
@@ -138,7 +138,7 @@ func (n *core) findHere(ctx context.Context, q findRequest) (findAnswer, error) 
 	if err != nil {
 		return findAnswer{}, err
 	}
-	s := &finder{n: n, ctx: ctx, f: &q.Filter, terms: list, deadline: time.Now().Add(findBudget), limit: min(q.Limit, api.MaxPage), page: api.RecordPage{Records: []api.Record{}}}
+	s := &finder{n: n, ctx: ctx, f: &q.Filter, terms: list, deadline: n.cfg.Now().Add(findBudget), limit: min(q.Limit, api.MaxPage), page: api.RecordPage{Records: []api.Record{}}}
 	s.last = cursor{Seq: q.From - 1}
 	if err := s.shard(q.Shard, q.From); err != nil {
 		return findAnswer{}, err
@@ -147,7 +147,7 @@ func (n *core) findHere(ctx context.Context, q findRequest) (findAnswer, error) 
 }
 
 func (s *finder) late() bool {
-	s.full = s.full || time.Now().After(s.deadline)
+	s.full = s.full || s.n.cfg.Now().After(s.deadline)
 	return s.full
 }
 

@@ -98,12 +98,26 @@ func (n *core) checkPlacement(c *api.Cluster, add addCheck) {
 	}
 }
 
+// checkMemory: is there room for live tasks here?
+func (n *core) checkMemory(add addCheck) {
+	live, budget := n.liveBytes()>>20, n.cfg.MemoryBudgetBytes>>20
+	switch {
+	case budget == 0:
+		add(5, "memory", "ok", "", "live tasks take about %d MiB here, without a budget", live)
+	case n.memoryFull():
+		add(5, "memory", "fail", "wait until tasks have ended, cancel some, or raise the budget: new tasks are refused meanwhile (memory_full) on the shards this node leads",
+			"live tasks take about %d MiB here, all of the budget", live)
+	default:
+		add(5, "memory", "ok", "", "live tasks take about %d of %d MiB here", live, budget)
+	}
+}
+
 // seldom limits a log line to one a second: what a broken peer repeats says
 // nothing new.
 type seldom struct{ last atomic.Int64 }
 
-func (s *seldom) allow() bool {
-	now := time.Now().UnixNano()
+func (s *seldom) allow(at time.Time) bool {
+	now := at.UnixNano()
 	last := s.last.Load()
-	return now-last >= int64(time.Second) && s.last.CompareAndSwap(last, now)
+	return (now-last >= int64(time.Second) || now < last) && s.last.CompareAndSwap(last, now)
 }

@@ -11,6 +11,7 @@ import (
 // shard leader asks for it before it dispatches anything; an agent whose task
 // ended without it is told.
 type holds struct {
+	clock  func() time.Time
 	rested func() // called with the lock held when an agent has begun with all it holds
 	mu     struct {
 		sync.Mutex
@@ -41,8 +42,8 @@ type hold struct {
 	begun          bool   // its agent said that it began with it
 }
 
-func newHolds() *holds {
-	h := &holds{}
+func newHolds(clock func() time.Time) *holds {
+	h := &holds{clock: clock}
 	h.mu.byTask = map[ledger.TaskID]hold{}
 	h.mu.byAgent, h.mu.begun = map[string]int{}, map[string]int{}
 	h.mu.reserved = map[string]int{}

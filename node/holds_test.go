@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 )
@@ -9,7 +10,7 @@ import (
 // What a node said it does not hold it does not take afterwards, however late
 // the lease arrives: somebody else may have it.
 func TestAdmitKeepsWord(t *testing.T) {
-	h := newHolds()
+	h := newHolds(time.Now)
 	id, other := ledger.NewTaskID(3, 1000, 1), ledger.NewTaskID(4, 1000, 2)
 	lease := func(id ledger.TaskID, term, n uint64, logged bool) *grant {
 		return &grant{id: id, epoch: term<<epochTermShift | n, leaseMillis: 1000, logged: logged}

@@ -218,7 +218,7 @@ func (n *core) offer(idle []idleSeat, caps []string) time.Duration {
 	if !lines && len(idle) == 0 {
 		return 0
 	}
-	began := time.Now()
+	began := n.cfg.Now()
 	if early := t.nextScan.Sub(began); early > 0 {
 		return early
 	}
@@ -228,7 +228,8 @@ func (n *core) offer(idle []idleSeat, caps []string) time.Duration {
 	}
 	now := n.nowMillis()
 	ripe, next := n.holds.ripe(working, now)
-	t.nextScan = time.Now().Add(max(spareLook*time.Millisecond, spareShare*time.Since(began)))
+	ended := n.cfg.Now()
+	t.nextScan = ended.Add(max(spareLook*time.Millisecond, spareShare*ended.Sub(began)))
 	var wait time.Duration
 	if next > 0 {
 		wait = max(time.Duration(next-now)*time.Millisecond, spareLook*time.Millisecond)
@@ -312,7 +313,7 @@ func (n *core) startRob(s idleSeat, victims uint64) {
 // hang tells the peers what idle agents here can do, if they do not know.
 func (n *core) hang(caps []string) {
 	t := n.thieves
-	if len(caps) == 0 || slices.Equal(caps, t.hung) && time.Since(t.hungAt) < hangAgain {
+	if len(caps) == 0 || slices.Equal(caps, t.hung) && n.cfg.Now().Sub(t.hungAt) < hangAgain {
 		return
 	}
 	b, err := json.Marshal(caps)
@@ -322,7 +323,7 @@ func (n *core) hang(caps []string) {
 	for _, v := range n.others() {
 		_ = n.peers.Notify(v.RaftID, notifyIdle, b) // a peer that is away is told when it comes up
 	}
-	t.hung, t.hungAt = caps, time.Now()
+	t.hung, t.hungAt = caps, n.cfg.Now()
 }
 
 // parked is the agent's longest waiting call; false: none waits.

@@ -3,12 +3,13 @@ package node
 import (
 	"sync"
 	"testing"
+	"time"
 )
 
 // Lease calls of one agent that run at once never fill a place twice.
 func TestReserveRace(t *testing.T) {
 	const limit, callers, turns = 5, 8, 2000
-	h := newHolds()
+	h := newHolds(time.Now)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() {

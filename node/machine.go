@@ -2,6 +2,7 @@ package node
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,17 @@ type taskMachine struct {
 		progress chan struct{} // closed when an entry was applied; nil when nobody waits
 	}
 	events []ledger.Event // Apply's, reused
+	held   atomic.Int64   // bytes that the tasks in memory take, about; set with mu held
+}
+
+// taskBytes is what a task in memory takes beside its payload, here and with
+// the scheduler.
+const taskBytes = 1 << 10
+
+// weigh notes what the tasks in memory take. Call with the lock held.
+func (m *taskMachine) weigh() {
+	tasks, specs := m.mu.tasks.InMemory()
+	m.held.Store(int64(tasks)*taskBytes + int64(specs))
 }
 
 var (
@@ -37,6 +49,7 @@ var (
 func (m *taskMachine) Restore(_ raftstore.Reader, meta []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.weigh()
 	return m.mu.tasks.Restore(meta)
 }
 
@@ -64,6 +77,7 @@ func (m *taskMachine) Apply(e raftstore.Entry) [][]byte {
 		m.mu.progress = nil
 	}
 	mail := m.hasMail()
+	m.weigh()
 	m.mu.Unlock()
 	if mail {
 		select {
@@ -112,6 +126,7 @@ func (m *taskMachine) freezeSome() ([]raftstore.KV, [][]byte, bool) {
 func (m *taskMachine) thawSome() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.weigh()
 	return m.mu.tasks.ThawSome(freezeStep)
 }
 

@@ -67,6 +67,7 @@ var (
 	descStuck    = prometheus.NewDesc("quorate_l7_rollbacks_unsettled", "Failed rollbacks of shards led here that nobody has settled.", nil, nil)
 	descSteals   = prometheus.NewDesc("quorate_l5_steals_total", "Tasks that idle agents stole, of shards led here, by the nodes of the victim and the thief.", []string{"from", "to"}, nil)
 	descPeers    = prometheus.NewDesc("quorate_l2_peers_connected", "Peers with a connection.", nil, nil)
+	descMemory   = prometheus.NewDesc("quorate_l5_live_tasks_bytes", "What the tasks in memory take, about.", nil, nil)
 	descSessions = prometheus.NewDesc("quorate_l3_agent_sessions", "Agents connected to this node.", nil, nil)
 )
 
@@ -125,6 +126,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descStuck, float64(stuck))
 	gauge(descPeers, float64(up))
+	gauge(descMemory, float64(n.liveBytes()))
 	gauge(descSessions, float64(len(n.sessions.all())))
 }
 

@@ -75,7 +75,7 @@ func Open(cfg Config) (*Node, error) {
 		cfg.closeListeners()
 		return nil, startError(1, fmt.Errorf("configuration: %w", err))
 	}
-	n := &Node{cfg: cfg, opened: time.Now(), changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
+	n := &Node{cfg: cfg, opened: cfg.Now(), changed: make(chan struct{}, 1), fatal: make(chan error, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.embedded = newEmbedded(n)
 	if err := n.open(); err != nil {
@@ -119,7 +119,8 @@ func (n *Node) open() (err error) {
 		}
 	}
 	n.peers.Start()
-	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr, Meta: n.meta(n.id),
+	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr,
+		Listener: n.cfg.GossipListener, PacketConn: n.cfg.GossipPacketConn, Meta: n.meta(n.id),
 		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Known: n.knownGossip, Logger: n.cfg.Logger})
 	if err != nil {
 		return startError(3, fmt.Errorf("gossip address: %w", err))
@@ -280,7 +281,7 @@ func (n *Node) gossipChanged() {
 // own cluster, was started in the wrong place and stops.
 func (n *Node) foreign(c *core, m gossip.Member) {
 	others := c.others()
-	alone := len(others) > 0 || time.Since(n.opened) < strayTime
+	alone := len(others) > 0 || n.cfg.Now().Sub(n.opened) < strayTime
 	for _, v := range others {
 		alone = alone && !n.peers.Up(v.RaftID)
 	}
@@ -419,7 +420,7 @@ func (n *Node) Raft(from uint64, shard uint32, msg []byte) {
 	if c := n.core.Load(); c != nil {
 		if err := c.store.Step(shard, from, msg); err != nil {
 			level := slog.LevelDebug // this node stops, or has no replica of the shard
-			if errors.Is(err, raftstore.ErrMalformed) && n.malformed.allow() {
+			if errors.Is(err, raftstore.ErrMalformed) && n.malformed.allow(n.cfg.Now()) {
 				level = slog.LevelWarn
 			}
 			n.cfg.Logger.Log(context.Background(), level, "raft message refused", "layer", "L5", "shard", shard, "peer", c.nodeName(from), "error", err)

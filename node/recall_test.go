@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/sched"
@@ -61,7 +62,7 @@ func TestShareOfVictim(t *testing.T) {
 // The oldest come first, and only what has been there for a while, was not
 // begun with, and the thief can do.
 func TestRecallOrder(t *testing.T) {
-	h := newHolds()
+	h := newHolds(time.Now)
 	id := func(n uint64) ledger.TaskID { return ledger.NewTaskID(1, 1000, n) }
 	for n := range uint64(6) {
 		g := &grant{id: id(n), epoch: 7, leaseMillis: 1000, action: "do", target: "it"}

@@ -148,7 +148,7 @@ func (n *core) leadsLoop() {
 	var lost headless
 	for turn := 0; ; turn++ {
 		n.followPeers(known)
-		n.watchHeadless(&lost, time.Now())
+		n.watchHeadless(&lost, n.cfg.Now())
 		if led := n.ledHere(); turn%leadsEvery == 0 || !maps.Equal(led, told) {
 			n.tellLeads(led)
 			told = led

@@ -307,7 +307,8 @@ func (n *core) watchAgents() {
 
 // sessions are the agents connected to this node.
 type sessions struct {
-	mu struct {
+	clock func() time.Time
+	mu    struct {
 		sync.Mutex
 		of    map[string]*session
 		works int              // those among them that renew what they hold
@@ -328,8 +329,8 @@ type session struct {
 // lost is learnt at the next renewal.
 const sessionQueue = 256
 
-func newSessions() *sessions {
-	s := &sessions{}
+func newSessions(clock func() time.Time) *sessions {
+	s := &sessions{clock: clock}
 	s.mu.of = map[string]*session{}
 	s.mu.away = map[string]int64{}
 	return s
@@ -341,7 +342,7 @@ func (s *sessions) open(id string, turn uint32) *session { return s.enter(id, fa
 func (s *sessions) openWork(id string, turn uint32) *session { return s.enter(id, true, turn) }
 
 func (s *sessions) enter(id string, work bool, turn uint32) *session {
-	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: time.Now(), work: work, turn: turn}
+	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: s.clock(), work: work, turn: turn}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.mu.of[id]; old != nil {

@@ -42,6 +42,11 @@ func errDiskFull() *api.Error {
 		WithHint("`quorate doctor` names the node: free space there. What ends tasks (complete, fail, cancel) still works")
 }
 
+func errMemoryFull() *api.Error {
+	return api.Errorf(507, 5, "memory_full", api.RetryLater, "live tasks take the shard leader's memory budget").
+		WithHint("wait until tasks have ended, or cancel some; or raise the budget. What ends tasks (complete, fail, cancel) still works")
+}
+
 func errInternal(err error) *api.Error {
 	return api.Errorf(500, 5, "internal", api.RetryLater, "%v", err)
 }

@@ -32,6 +32,12 @@ func (c *Config) closeListeners() {
 	if c.PeerListener != nil {
 		_ = c.PeerListener.Close()
 	}
+	if c.GossipListener != nil {
+		_ = c.GossipListener.Close()
+	}
+	if c.GossipPacketConn != nil {
+		_ = c.GossipPacketConn.Close()
+	}
 }
 
 // readyPoll is how often AwaitReady looks: what makes a node ready happens in

@@ -156,7 +156,8 @@ func (t *trails) forget(shard uint32) error {
 func (n *core) trailLoop() {
 	t := n.ticker(trailInterval)
 	defer t.Stop()
-	saved, signed := time.Now(), time.Now()
+	saved := n.cfg.Now()
+	signed := saved
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -169,7 +170,8 @@ func (n *core) trailLoop() {
 		if n.trails.off {
 			continue
 		}
-		save := time.Since(saved) > trailSaveInterval
+		now := n.cfg.Now()
+		save := now.Sub(saved) > trailSaveInterval
 		for shard := range n.shards {
 			if n.store.Journal(shard) == nil {
 				continue
@@ -186,10 +188,10 @@ func (n *core) trailLoop() {
 			}
 		}
 		if save {
-			saved = time.Now()
+			saved = now
 		}
-		if leader, _ := n.leaders.of(controlShard); leader == n.id.RaftID && time.Since(signed) > checkpointInterval {
-			signed = time.Now()
+		if leader, _ := n.leaders.of(controlShard); leader == n.id.RaftID && now.Sub(signed) > checkpointInterval {
+			signed = now
 			n.background(n.checkpointNow)
 		}
 	}
