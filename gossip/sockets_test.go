@@ -10,14 +10,16 @@ import (
 )
 
 // brought are a listener and a packet connection on one address.
-func brought(t *testing.T) (net.Listener, net.PacketConn) {
+func brought(t *testing.T) (net.Listener, net.PacketConn) { return broughtOn(t, "127.0.0.1") }
+
+func broughtOn(t *testing.T, host string) (net.Listener, net.PacketConn) {
 	t.Helper()
 	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp4", host+":0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := net.ListenPacket("udp", l.Addr().String())
+		p, err := net.ListenPacket("udp4", l.Addr().String())
 		if err == nil {
 			return l, p
 		}
@@ -59,14 +61,7 @@ func TestBroughtSockets(t *testing.T) {
 func TestBroughtSocketsRefused(t *testing.T) {
 	l, p := brought(t)
 	l2, p2 := brought(t)
-	any4, err := net.Listen("tcp", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	any4p, err := net.ListenPacket("udp", any4.Addr().String())
-	if err != nil {
-		t.Skip(err) // that port is somebody's
-	}
+	any4, any4p := broughtOn(t, "0.0.0.0")
 	for _, x := range []struct {
 		l    net.Listener
 		p    net.PacketConn
