@@ -11,9 +11,15 @@ import (
 
 // BenchmarkMatchLease is what it costs to match, rank and lease a task: 8,192
 // are queued in 100 classes of four fleets, and 10,000 agents, each with some
-// of the capabilities, take one at a time in an order that no cache foresees;
-// whoever finds nothing counts as well.
+// of the capabilities, take one or eight at a time in an order that no cache
+// foresees; whoever finds nothing counts as well.
 func BenchmarkMatchLease(b *testing.B) {
+	for _, atOnce := range []int{1, 8} {
+		b.Run(fmt.Sprint(atOnce), func(b *testing.B) { benchMatchLease(b, atOnce) })
+	}
+}
+
+func benchMatchLease(b *testing.B, atOnce int) {
 	const agents, classes, fleets = 10_000, 100, 4
 	now := int64(scriptStart)
 	s := sched.New(sched.Config{NowMillis: func() int64 { return now }})
@@ -51,7 +57,7 @@ func BenchmarkMatchLease(b *testing.B) {
 	}
 	const run = 8192
 	events := make([]ledger.Event, run)
-	rest, buf, grants := make([]sched.Handle, 256), make([]sched.Handle, 1), make([]grant, 0, 1)
+	rest, buf, grants := make([]sched.Handle, 256), make([]sched.Handle, atOnce), make([]grant, 0, atOnce)
 	seq, spent := uint64(0), time.Duration(0)
 	b.ReportAllocs()
 	for range b.N/run + 1 {
@@ -64,7 +70,7 @@ func BenchmarkMatchLease(b *testing.B) {
 		began, left := time.Now(), run/2
 		for i := 0; left > 0; i++ {
 			k := i * 7919 % agents
-			n := workers[k].TryTake(buf)
+			n := workers[k].TryTake(buf[:min(left, atOnce)])
 			if grants = d.leaseTo(buf[:n], names[k], 1, now, grants[:0]); len(grants) != n {
 				b.Fatal("not leased")
 			}
@@ -94,8 +100,10 @@ func BenchmarkRanking(b *testing.B) {
 	}
 	for _, capability := range []string{"a7:t", "b:x"} {
 		b.Run(capability, func(b *testing.B) {
+			c := rate(0, rated)
 			for b.Loop() {
-				(&ratings{agents: rated}).ranking(capability, rankWeights{1, .3, .3})
+				c.of.Clear()
+				c.ranking(capability, rankWeights{1, .3, .3})
 			}
 		})
 	}

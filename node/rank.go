@@ -2,6 +2,9 @@ package node
 
 import (
 	"fmt"
+	"hash/maphash"
+	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -44,9 +47,11 @@ type rated struct {
 // ranking is who could do a capability when it was made; never changed after.
 type ranking struct {
 	capability string
-	weights    rankWeights
-	best       []rated // best first, at most rankShown
-	unable     string  // an agent that is well and can't
+	// Its two words, as the ratings number them.
+	action, target uint32
+	weights        rankWeights
+	best           []rated // best first, at most rankShown
+	unable         string  // an agent that is well and can't
 }
 
 // choice is why an agent was given tasks of one capability; shared by those it
@@ -115,11 +120,98 @@ type ratedAgent struct {
 
 // ratings are every agent's at one time. Rankings made of them are found in
 // of, and do not keep them alive.
+//
+// A lease looks one agent of thousands up, which no cache holds: it reads one
+// line each of the table, of cards and of caps (and the agent's name).
 type ratings struct {
-	at     int64
-	agents []ratedAgent      // by ID
-	places map[string]uint32 // in agents
-	of     sync.Map          // capability → *ranking
+	at    int64
+	seed  maphash.Seed
+	table []uint32 // by hash of the name: place in cards + 1; open addressing, at most half full
+	cards []card   // by ID
+	caps  []cardCap
+	words map[string]uint32 // actions and targets that agents name, numbered from 1; "*" is 0
+	of    sync.Map          // capability → *ranking
+}
+
+// card is an agent in ratings.
+type card struct {
+	agent               string
+	load, trust         float64
+	completed, attempts float64
+	first, count        uint32 // of caps
+	well                bool
+}
+
+type cardCap struct {
+	action, target uint32 // words
+	millis         uint32 // the declared rate
+}
+
+// wordUnknown is the number of what no agent names.
+const wordUnknown = math.MaxUint32
+
+func rate(at int64, agents []ratedAgent) *ratings {
+	n := len(agents)
+	c := &ratings{at: at, seed: maphash.MakeSeed(), cards: make([]card, n), table: make([]uint32, 2<<bits.Len(uint(n))),
+		words: map[string]uint32{"*": 0}}
+	number := func(word string) uint32 {
+		x, ok := c.words[word]
+		if !ok {
+			x = uint32(len(c.words))
+			c.words[word] = x
+		}
+		return x
+	}
+	for i := range agents {
+		a := &agents[i]
+		c.cards[i] = card{agent: a.id, load: a.load, trust: a.t.trust(), well: a.well, first: uint32(len(c.caps)), count: uint32(len(a.caps)),
+			completed: float64(a.t.completed), attempts: float64(a.t.completed + a.t.failed + a.t.lost)}
+		for k := range a.caps {
+			x := &a.caps[k]
+			c.caps = append(c.caps, cardCap{number(x.Action), number(x.Target), x.ConfidenceMillis})
+		}
+		at := c.place(a.id)
+		for c.table[at] != 0 {
+			at = (at + 1) % len(c.table)
+		}
+		c.table[at] = uint32(i) + 1
+	}
+	return c
+}
+
+// place is where the search for an agent begins in the table.
+func (c *ratings) place(agent string) int {
+	return int(maphash.String(c.seed, agent) & uint64(len(c.table)-1))
+}
+
+// card finds an agent's; nil: it is not registered.
+func (c *ratings) card(agent string) *card {
+	for at := c.place(agent); c.table[at] != 0; at = (at + 1) & (len(c.table) - 1) {
+		if x := &c.cards[c.table[at]-1]; x.agent == agent {
+			return x
+		}
+	}
+	return nil
+}
+
+// word is the number of an action or target.
+func (c *ratings) word(s string) uint32 {
+	if x, ok := c.words[s]; ok {
+		return x
+	}
+	return wordUnknown
+}
+
+// standing is an agent's for a capability, and whether it has it.
+func (c *ratings) standing(a *card, action, target uint32) (standing, bool) {
+	prior, able := 0.5, false
+	for _, x := range c.caps[a.first : a.first+a.count] { // as sched.Matches does
+		if (x.action == action || x.action == 0) && (x.target == target || x.target == 0) {
+			prior, able = float64(x.millis)/1000, true
+			break
+		}
+	}
+	return standing{success: estimate(a.completed, a.attempts, prior), load: a.load, trust: a.trust}, able
 }
 
 // refresh rates the agents again if it is time. Call it with no lock held.
@@ -132,12 +224,7 @@ func (r *rater) refresh() {
 		return // somebody is at it
 	}
 	defer r.making.Unlock()
-	c := &ratings{at: now, agents: r.view()}
-	c.places = make(map[string]uint32, len(c.agents))
-	for i := range c.agents {
-		c.places[c.agents[i].id] = uint32(i)
-	}
-	r.current.Store(c)
+	r.current.Store(rate(now, r.view()))
 }
 
 // choose explains why agent gets tasks of capability; nil before the first
@@ -147,29 +234,30 @@ func (r *rater) choose(capability, agent string) *choice {
 	if c == nil {
 		return nil
 	}
-	i, ok := c.places[agent]
-	if !ok {
+	a := c.card(agent)
+	if a == nil {
 		return nil
 	}
-	s, _ := c.agents[i].standingFor(capability)
-	return &choice{standing: s, of: c.ranking(capability, r.weights)}
+	of := c.ranking(capability, r.weights)
+	s, _ := c.standing(a, of.action, of.target)
+	return &choice{standing: s, of: of}
 }
 
 func (c *ratings) ranking(capability string, w rankWeights) *ranking {
 	if x, ok := c.of.Load(capability); ok {
 		return x.(*ranking)
 	}
-	x := &ranking{capability: capability, weights: w, best: make([]rated, 0, rankShown+1)}
 	action, target, _ := strings.Cut(capability, ":")
-	for i := range c.agents { // ten thousand, for each capability: no allocation
-		a := &c.agents[i]
+	x := &ranking{capability: capability, action: c.word(action), target: c.word(target), weights: w, best: make([]rated, 0, rankShown+1)}
+	for i := range c.cards { // ten thousand, for each capability: no allocation
+		a := &c.cards[i]
 		if !a.well {
 			continue
 		}
-		if s, able := a.standingIn(action, target); able {
-			x.enter(rated{agent: a.id, standing: s})
+		if s, able := c.standing(a, x.action, x.target); able {
+			x.enter(rated{agent: a.agent, standing: s})
 		} else if x.unable == "" {
-			x.unable = a.id
+			x.unable = a.agent
 		}
 	}
 	c.of.Store(capability, x)
@@ -188,30 +276,17 @@ func (x *ranking) enter(r rated) {
 	}
 }
 
-// standingFor is the agent's standing for a capability, and whether it has it.
-func (a *ratedAgent) standingFor(capability string) (standing, bool) {
-	action, target, _ := strings.Cut(capability, ":")
-	return a.standingIn(action, target)
-}
-
-func (a *ratedAgent) standingIn(action, target string) (standing, bool) {
-	prior, able := 0.5, false
-	for i := range a.caps { // as sched.Matches does
-		if c := &a.caps[i]; (c.Action == action || c.Action == "*") && (c.Target == target || c.Target == "*") {
-			prior, able = float64(c.ConfidenceMillis)/1000, true
-			break
-		}
-	}
-	return standing{success: a.t.success(prior), load: a.load, trust: a.t.trust()}, able
-}
-
 // tally counts an agent's attempts, as the log tells of them.
 type tally struct{ completed, failed, lost uint64 }
 
 // success is the posterior mean of a Beta distribution whose prior is the
 // declared rate, worth priorAttempts.
 func (t tally) success(prior float64) float64 {
-	return (float64(t.completed) + priorAttempts*prior) / (float64(t.completed+t.failed+t.lost) + priorAttempts)
+	return estimate(float64(t.completed), float64(t.completed+t.failed+t.lost), prior)
+}
+
+func estimate(completed, attempts, prior float64) float64 {
+	return (completed + priorAttempts*prior) / (attempts + priorAttempts)
 }
 
 // trust is Laplace's estimate that a lease is ended by its holder.

@@ -87,6 +87,52 @@ func (m *bitmap) clear(i uint32) bool {
 
 func (m *bitmap) empty() bool { return m.sum.Load() == 0 }
 
+// mask is the classes that a worker can do. Those that fit stand in itself: who
+// takes for one of ten thousand workers follows no pointer to them.
+type mask struct {
+	near [nearWords]atomic.Uint64
+	far  bitmap // the others
+}
+
+const (
+	nearWords = 8
+	nearBits  = nearWords * wordBits
+)
+
+// grow makes room for the numbers below n. The scheduler's lock is held.
+func (m *mask) grow(n int) {
+	if n > nearBits {
+		m.far.grow(n)
+	}
+}
+
+func (m *mask) set(i uint32) {
+	if i < nearBits {
+		m.near[i/wordBits].Or(bit(i))
+	} else {
+		m.far.set(i)
+	}
+}
+
+func (m *mask) clear(i uint32) {
+	if i < nearBits {
+		m.near[i/wordBits].And(^bit(i))
+	} else {
+		m.far.clear(i)
+	}
+}
+
+// word is the k-th 64 of the set.
+func (m *mask) word(k int) uint64 {
+	if k < nearWords {
+		return m.near[k].Load()
+	}
+	if pages := m.far.all(); k/pageWords < len(pages) {
+		return pages[k/pageWords].words[k%pageWords].Load()
+	}
+	return 0
+}
+
 // scores are the ranks of workers by index, side by side: looking at 32 of thousands of workers would else fetch two lines
 // of memory for each. Pages are never moved or dropped, so that a worker keeps its cell.
 type scores struct {

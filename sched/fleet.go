@@ -93,8 +93,8 @@ type shares struct {
 	owed []uint64 // by fleet; 0: never met
 }
 
-// of is c's fleet's account.
-func (sh *shares) of(c *class) uint64 {
+// of is the account of a class's fleet.
+func (sh *shares) of(c *front) uint64 {
 	if int(c.fleet) >= len(sh.owed) {
 		sh.owed = append(sh.owed, make([]uint64, int(c.fleet)+1-len(sh.owed))...)
 	}
@@ -106,8 +106,8 @@ func (sh *shares) of(c *class) uint64 {
 	return *p
 }
 
-// charge enters n handles taken for c's fleet.
-func (sh *shares) charge(c *class, n int) {
+// charge enters n handles taken of a class.
+func (sh *shares) charge(c *front, n int) {
 	sh.at = sh.of(c)
 	sh.owed[c.fleet] += uint64(n) * c.stride
 }

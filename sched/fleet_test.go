@@ -214,7 +214,7 @@ func TestClassLimit(t *testing.T) {
 // TestFleetLimit: fleets beyond MaxFleets have one share together.
 func TestFleetLimit(t *testing.T) {
 	s := New(Config{FleetWeights: map[string]int{"big": MaxFleetWeight}})
-	index := func(i int) uint32 { return s.class(mustClass(t, s, fmt.Sprint(i), "a:b")).fleet }
+	index := func(i int) uint32 { return s.class(mustClass(t, s, fmt.Sprint(i), "a:b")).front.fleet }
 	for i := range MaxFleets {
 		if got := index(i); got != uint32(i) {
 			t.Fatalf("fleet %d is %d", i, got)

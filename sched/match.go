@@ -157,87 +157,10 @@ func (s *Scheduler) eachWaiting(c *class, start uint32, fn func(uint32) bool) {
 	}
 }
 
-// source is the queue to take from next: lane or injector.
-type source struct {
-	class    *class
-	lane     *lane
-	injector *injector
-	band     int
-	millis   int64
-	now      int64 // 0 until there were two to compare
-	shared   bool  // another fleet has work as well
-}
-
-func (x *source) found() bool { return x.class != nil }
-
-// consider keeps that of best and x which comes first: by the taker's account
-// of their fleets, then by priority. The clock is asked once, and only when
-// there is a choice.
-func (s *Scheduler) consider(best *source, x source, sh *shares) {
-	if !best.found() {
-		*best = x
-		return
-	}
-	if best.now == 0 {
-		best.now = max(s.cfg.NowMillis(), 1)
-	}
-	x.now = best.now
-	first := false
-	if x.class.fleet != best.class.fleet {
-		best.shared = true
-		mine, its := sh.of(x.class), sh.of(best.class)
-		first = mine < its || mine == its && s.before(x, *best, x.now)
-	} else {
-		first = s.before(x, *best, x.now)
-	}
-	if x.shared = best.shared; first {
-		*best = x
-	}
-}
-
-// pick compares the worker's own lanes and the injectors of the classes in
-// mask. Of a fleet's queues that comes first whose oldest handle has the
-// smallest ready time, less what its band is worth.
-func (s *Scheduler) pick(own []*laneSet, mask *bitmap, sh *shares) (best source) {
-	for _, ls := range own {
-		for b := range ls.bands {
-			if l := ls.bands[b].Load(); l != nil {
-				if millis, ok := l.oldest(); ok {
-					s.consider(&best, source{class: ls.class, lane: l, band: b, millis: millis}, sh)
-				}
-			}
-		}
-	}
-	if s.ready.empty() {
-		return best
-	}
-	s.eachClass(&s.ready, mask, func(c *class) bool {
-		empty := true
-		for b := range c.bands {
-			if _, _, millis, ok := c.bands[b].front(); ok {
-				empty = false
-				s.consider(&best, source{class: c, injector: &c.bands[b], band: b, millis: millis}, sh)
-			}
-		}
-		if empty {
-			s.settle(c)
-		}
-		return true
-	})
-	return best
-}
-
-// before is the order of priority: a band is worth AgingMillis of waiting.
-func (s *Scheduler) before(x, y source, now int64) bool {
-	kx := min(x.millis, now) - int64(x.band)*s.cfg.AgingMillis
-	ky := min(y.millis, now) - int64(y.band)*s.cfg.AgingMillis
-	return kx < ky || kx == ky && x.band > y.band
-}
-
 // eachClass visits the classes in both sets until fn returns false. Words of
 // the set are read before the mask's: whoever entered a class in the set had
 // it in the masks before.
-func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
+func (s *Scheduler) eachClass(set *bitmap, mask *mask, fn func(Class) bool) {
 	words := (len(*s.classes.Load()) + wordBits - 1) / wordBits
 	for pi, p := range set.all() {
 		if p.count.Load() == 0 {
@@ -248,12 +171,8 @@ func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
 			if x == 0 {
 				continue
 			}
-			pages := mask.all()
-			if pi >= len(pages) {
-				return
-			}
-			for x &= pages[pi].words[wi].Load(); x != 0; x &= x - 1 {
-				if !fn(s.class(Class(pi*pageBits + wi*wordBits + bits.TrailingZeros64(x)))) {
+			for x &= mask.word(pi*pageWords + wi); x != 0; x &= x - 1 {
+				if !fn(Class(pi*pageBits + wi*wordBits + bits.TrailingZeros64(x))) {
 					return
 				}
 			}
@@ -264,7 +183,7 @@ func (s *Scheduler) eachClass(set, mask *bitmap, fn func(*class) bool) {
 // collect takes up to len(buf) handles: own lanes and injectors in their order,
 // then, if that was nothing, a share of somebody's lane. misses (nil: none are
 // kept) counts the times in a row that there was none.
-func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle, misses *uint32, sh *shares) int {
+func (s *Scheduler) collect(own []*laneSet, mask *mask, buf []Handle, misses *uint32, sh *shares) int {
 	n := 0
 	for n < len(buf) {
 		src := s.pick(own, mask, sh)
@@ -277,14 +196,9 @@ func (s *Scheduler) collect(own []*laneSet, mask *bitmap, buf []Handle, misses *
 		} else if src.now != 0 { // there are others
 			room = room[:min(len(room), takeRun)]
 		}
-		k := 0
-		if src.lane != nil {
-			k = src.lane.claim(room)
-		} else {
-			k = src.injector.take(room)
-		}
+		k := src.take(s, room)
 		if n += k; src.shared {
-			sh.charge(src.class, k)
+			sh.charge(src.front, k)
 		}
 	}
 	if n > 0 || len(buf) == 0 || s.laned.empty() {
@@ -316,10 +230,11 @@ func backOff(misses uint32) {
 
 // steal takes half of a lane of somebody else's, at most stealRun: the highest
 // band any has, victims from a random start.
-func (s *Scheduler) steal(mask *bitmap, buf []Handle) (n int) {
+func (s *Scheduler) steal(mask *mask, buf []Handle) (n int) {
 	var xs [stealRun]item
 	for b := bands - 1; b >= 0 && n == 0; b-- {
-		s.eachClass(&s.laned, mask, func(c *class) bool {
+		s.eachClass(&s.laned, mask, func(id Class) bool {
+			c := s.class(id)
 			sets := *c.lanes.Load()
 			if len(sets) == 0 {
 				return true
@@ -351,18 +266,17 @@ func (s *Scheduler) steal(mask *bitmap, buf []Handle) (n int) {
 
 // anything says that there is work for a worker with mask: the check between
 // registering as waiting and parking.
-func (s *Scheduler) anything(mask *bitmap) (found bool) {
-	s.eachClass(&s.ready, mask, func(c *class) bool {
-		if found = c.queued(); !found {
-			s.settle(c)
-		}
+func (s *Scheduler) anything(mask *mask) (found bool) {
+	s.eachClass(&s.ready, mask, func(id Class) bool {
+		c := s.class(id)
+		found = c.queued() || s.settle(c)
 		return !found
 	})
 	if found {
 		return true
 	}
-	s.eachClass(&s.laned, mask, func(c *class) bool {
-		found = c.stealable()
+	s.eachClass(&s.laned, mask, func(id Class) bool {
+		found = s.class(id).stealable()
 		return !found
 	})
 	return found
@@ -373,7 +287,7 @@ func (s *Scheduler) anything(mask *bitmap) (found bool) {
 // are left to it. Lock-free; it allocates the mask.
 func (s *Scheduler) TakeFor(caps []string, buf []Handle) int {
 	classes := *s.classes.Load()
-	var mask bitmap
+	var mask mask
 	mask.grow(len(classes))
 	for _, c := range classes {
 		id := uint32(c.id)

@@ -101,6 +101,7 @@ type Scheduler struct {
 	// clears the bit, and nobody else, sends the worker its token.
 	waiting bitmap
 	scores  scores
+	fronts  fronts
 
 	spinners    atomic.Int32
 	maxSpinners int32
@@ -119,16 +120,15 @@ type Scheduler struct {
 }
 
 type class struct {
-	id     Class
-	name   string // the capability
-	fleet  uint32
-	first  uint32        // where the capability stands among all that were ever seen
-	stride uint64        // what a handle costs the fleet, see shares
-	able   bitmap        // worker indexes; changed under Scheduler.mu
-	turn   atomic.Uint32 // where the next search for a waiting worker starts
-	lanes  atomic.Pointer[[]*laneSet]
-	_      [cacheLine]byte
-	bands  [bands]injector
+	id    Class
+	name  string // the capability
+	front *front
+	first uint32        // where the capability stands among all that were ever seen
+	able  bitmap        // worker indexes; changed under Scheduler.mu
+	turn  atomic.Uint32 // where the next search for a waiting worker starts
+	lanes atomic.Pointer[[]*laneSet]
+	_     [cacheLine]byte
+	bands [bands]injector
 }
 
 // laneSet is the lanes of one worker for one class, made when first used.
@@ -197,7 +197,9 @@ func (s *Scheduler) classSlow(n className) (Class, error) {
 // class itself, so that nobody can push to it before.
 func (s *Scheduler) intern(n className) Class {
 	old := *s.classes.Load()
-	c := &class{id: Class(len(old)), name: n.capability, fleet: s.fleetIndex(n.fleet), stride: s.cfg.strideOf(n.fleet)}
+	id := Class(len(old))
+	c := &class{id: id, name: n.capability, front: s.fronts.add(id)}
+	c.front.fleet, c.front.stride = s.fleetIndex(n.fleet), s.cfg.strideOf(n.fleet)
 	if kin := s.mu.kin[c.name]; kin != nil {
 		c.name, c.first = kin.name, kin.first // one string for all
 	} else {
@@ -311,6 +313,7 @@ func (s *Scheduler) push(c *class, b Band, xs []item) {
 		}
 	}
 	c.bands[b].push(xs)
+	c.front.raise(b, xs[0].millis)
 	s.announce(c, len(xs))
 }
 
@@ -357,8 +360,20 @@ func (c *class) stealable() bool {
 	return false
 }
 
-// settle clears the ready bit of a class found empty.
-func (s *Scheduler) settle(c *class) {
+// settle clears the ready bit of a class that seems empty; it says whether it
+// is not.
+func (s *Scheduler) settle(c *class) (queued bool) {
+	for b := range c.bands {
+		queued = c.note(b) || queued
+	}
+	if !queued {
+		s.unready(c)
+	}
+	return queued
+}
+
+// unready clears a ready bit. If that was wrong, it does what a pusher does.
+func (s *Scheduler) unready(c *class) {
 	if s.ready.clear(uint32(c.id)) && c.queued() {
 		s.announce(c, 1)
 	}

@@ -136,7 +136,7 @@ func TestSettleRouses(t *testing.T) {
 	parked(t, t.Context(), w, 1, out)
 	s.ready.set(uint32(a.id))
 	a.bands[1].push([]item{{handle: 1}}) // its pusher saw the bit set, and nobody waiting
-	s.settle(a)
+	s.unready(a)
 	if x := <-out; len(x.hs) != 1 || !s.ready.has(uint32(a.id)) {
 		t.Errorf("%+v", x)
 	}
