@@ -37,8 +37,8 @@ type archiver struct {
 	one [raftstore.MaxShards]sync.Mutex // held while the shard is archived
 	mu  struct {
 		sync.Mutex
-		until map[uint32]recordsWait
-		bytes int64 // in the directory
+		until  map[uint32]recordsWait
+		failed map[uint32]error // of the last look
 	}
 }
 
@@ -99,11 +99,11 @@ func (n *core) archiveLoop() {
 			return
 		case <-t.C:
 		}
-		n.measureArchive()
 		for _, shard := range n.store.Shards() {
 			for more := true; more && n.ctx.Err() == nil; {
 				var err error
-				if _, more, err = n.archiveShard(n.ctx, shard, false); err != nil {
+				_, more, err = n.archiveShard(n.ctx, shard, false)
+				if n.archives.ended(shard, err); err != nil {
 					more = false
 					if n.ctx.Err() == nil {
 						n.cfg.Logger.Warn("audit records whose time is over stay: they are not archived", "layer", 7, "shard", shard, "error", err)
@@ -142,7 +142,6 @@ func (n *core) Archive(ctx context.Context) (api.ArchivePage, error) {
 	slices.SortFunc(out.Runs, func(a, b api.ArchiveRun) int {
 		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.First, b.First))
 	})
-	n.measureArchive()
 	if err := errors.Join(errs...); err != nil {
 		return out, asAPIError(err)
 	}
@@ -211,6 +210,7 @@ func (n *core) archiveShard(ctx context.Context, shard uint32, asked bool) (run 
 	if err := n.trimmed(ctx, shard, c.to.offset); err != nil {
 		return nil, false, err
 	}
+	n.diskUse.changed()
 	n.cfg.Logger.Info("audit records left the journal", "layer", 7, "shard", shard, "first", run.First, "last", run.Last, "archive", run.File)
 	return run, true, nil
 }
@@ -229,6 +229,32 @@ func (n *core) trimmed(ctx context.Context, shard uint32, offset int64) error {
 		case <-time.After(deskInterval):
 		}
 	}
+}
+
+// ended keeps how archiving a shard ended, for the doctor.
+func (a *archiver) ended(shard uint32, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if delete(a.mu.failed, shard); err != nil {
+		a.mu.failed[shard] = err
+	}
+}
+
+// checkArchive: do records whose time is over leave the journals?
+func (n *core) checkArchive(add addCheck) {
+	n.archives.mu.Lock()
+	defer n.archives.mu.Unlock()
+	for _, shard := range slices.Sorted(maps.Keys(n.archives.mu.failed)) {
+		add(7, "archive", "warn", "the records stay in the journal meanwhile; look at the archive directory and its disk: quorate ledger archive tries again",
+			"shard %d: records whose time is over are not archived: %v", shard, n.archives.mu.failed[shard])
+		return
+	}
+	policy := n.recordPolicy()
+	if policy.name == "" {
+		add(7, "archive", "ok", "", "audit records live for ever (quorate ledger retention --records sets how long)")
+		return
+	}
+	add(7, "archive", "ok", "", "audit records whose time is over are archived in %s", n.archives.dir)
 }
 
 func (a *archiver) waits(shard uint32, policy string, now int64) bool {
@@ -359,16 +385,4 @@ func archiveError(err error) error {
 	}
 	return api.Errorf(500, 7, "not_archived", api.RetryLater, "%v", err).
 		WithHint("the records stay in the journal until they are archived; look at the archive directory and its disk (--archive-dir)")
-}
-
-// measureArchive keeps how much the archive directory holds.
-func (n *core) measureArchive() {
-	size, err := n.trails.fs.DirBytes(n.archives.dir)
-	if err != nil {
-		n.cfg.Logger.Warn("the archive directory can't be read", "layer", 7, "directory", n.archives.dir, "error", err)
-		return
-	}
-	n.archives.mu.Lock()
-	defer n.archives.mu.Unlock()
-	n.archives.mu.bytes = size
 }

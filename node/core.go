@@ -40,6 +40,7 @@ type core struct {
 
 	trails   *trails
 	archives archiver
+	diskUse  diskUse
 	leaders  *leaders
 	holds    *holds
 	recalls  recalls
@@ -98,7 +99,8 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	if n.trails, err = openTrails(&cfg, id.NodeID, id.RaftID, [16]byte(id.ClusterID)); err != nil {
 		return nil, err
 	}
-	n.archives.dir, n.archives.mu.until = cfg.ArchiveDir, map[uint32]recordsWait{}
+	n.archives.dir = cfg.ArchiveDir
+	n.archives.mu.until, n.archives.mu.failed = map[uint32]recordsWait{}, map[uint32]error{}
 	sc := raftstore.Config{Dir: cfg.DataDir, FS: cfg.FS, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
 		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal}
 	cfg.storeBudget(&sc, id.Shards)

@@ -38,6 +38,7 @@ func (n *core) Doctor(ctx context.Context) (api.Doctor, error) {
 	if err := n.checkLedger(ctx, add); err != nil {
 		return d, err
 	}
+	n.checkArchive(add)
 	return d, nil
 }
 

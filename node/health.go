@@ -47,13 +47,20 @@ func checkDisks(c *api.Cluster, add addCheck) {
 	case len(stalled) > 0:
 		add(5, "disks", "warn", "look at the device: the node leads nothing while its log writes take so long", "log writes stand still on %s", strings.Join(stalled, ", "))
 	default:
-		add(5, "disks", "ok", "", "every reachable node has room, and its log writes come back")
+		var used []string
+		for _, x := range c.Nodes {
+			if x.Disk != nil {
+				p := &x.Disk.Parts
+				used = append(used, fmt.Sprintf("%s %d MiB (log %d, state %d, journals %d, hashes and index %d, archive %d)", x.NodeID, p.Total>>20, p.Log>>20, p.State>>20, p.Journal>>20, (p.Hashes+p.Index)>>20, p.Archive>>20))
+			}
+		}
+		add(5, "disks", "ok", "", "every reachable node has room, and its log writes come back; in use: %s", strings.Join(used, "; "))
 	}
 }
 
 func (n *core) diskStatus() api.DiskStatus {
 	h := n.store.DiskHealth()
-	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, UsedBytes: h.UsedBytes, BudgetBytes: h.BudgetBytes, Low: h.Low, Stalled: h.Stalled}
+	return api.DiskStatus{FreeBytes: h.FreeBytes, ReserveBytes: h.ReserveBytes, UsedBytes: h.UsedBytes, BudgetBytes: h.BudgetBytes, Low: h.Low, Stalled: h.Stalled, Parts: n.diskParts()}
 }
 
 // checkPlacement: does every shard have the replicas it should have, on nodes

@@ -59,6 +59,8 @@ var (
 	descDiffer   = prometheus.NewDesc("quorate_l5_shard_replicas_differing", "Replicas seen in another state than this node's.", []string{"shard"}, nil)
 	descEqual    = prometheus.NewDesc("quorate_l5_shard_digests_equal_total", "State digests of other replicas that were found equal to this node's.", []string{"shard"}, nil)
 	descFree     = prometheus.NewDesc("quorate_l5_disk_free_bytes", "Free space of the data directory's disk; -1: not known.", nil, nil)
+	descUsed     = prometheus.NewDesc("quorate_l5_disk_used_bytes", "What the parts of the data take on disk: log, state, journal, hashes, index, archive, other.", []string{"part"}, nil)
+	descReserve  = prometheus.NewDesc("quorate_l5_disk_reserve_bytes", "With less free, new tasks are refused.", nil, nil)
 	descLow      = prometheus.NewDesc("quorate_l5_disk_low", "1 while new tasks are refused for lack of space.", nil, nil)
 	descRefused  = prometheus.NewDesc("quorate_l5_disk_full_refused_total", "Submissions refused for lack of space.", nil, nil)
 	descStalled  = prometheus.NewDesc("quorate_l5_disk_stalled", "1 while log writes take too long, and for ten seconds after.", nil, nil)
@@ -97,7 +99,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(descTerm, float64(s.Term), shard)
 		gauge(descCommit, float64(s.Commit), shard)
 		gauge(descApplied, float64(s.Applied), shard)
-		gauge(descJournal, float64(s.JournalBytes), shard)
+		gauge(descJournal, float64(s.JournalBytes-s.JournalStart), shard)
 		gauge(descAgreed, float64(s.AgreedIndex), shard)
 		gauge(descDiffer, float64(len(s.Differ)), shard)
 		ch <- prometheus.MustNewConstMetric(descEqual, prometheus.CounterValue, float64(s.DigestsEqual), shard)
@@ -133,8 +135,12 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 func (g gauges) disk(ch chan<- prometheus.Metric) {
 	h := g.n.store.DiskHealth()
 	truth := map[bool]float64{true: 1}
-	for d, v := range map[*prometheus.Desc]float64{descFree: float64(h.FreeBytes), descLow: truth[h.Low], descStalled: truth[h.Stalled], descPending: h.Pending.Seconds()} {
+	for d, v := range map[*prometheus.Desc]float64{descFree: float64(h.FreeBytes), descReserve: float64(h.ReserveBytes), descLow: truth[h.Low], descStalled: truth[h.Stalled], descPending: h.Pending.Seconds()} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	p := g.n.diskParts()
+	for part, v := range map[string]int64{"log": p.Log, "state": p.State, "journal": p.Journal, "hashes": p.Hashes, "index": p.Index, "archive": p.Archive, "other": p.Other} {
+		ch <- prometheus.MustNewConstMetric(descUsed, prometheus.GaugeValue, float64(v), part)
 	}
 	for d, v := range map[*prometheus.Desc]uint64{descRefused: h.Refused, descStalls: h.Stalls} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))

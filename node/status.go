@@ -73,7 +73,7 @@ func (n *core) shardStatus(shard uint32) api.ShardStatus {
 		}
 		h := n.head(shard)
 		out.Leader, out.Term, out.Commit, out.Applied = n.nodeName(st.Leader), st.Term, st.Commit, st.Applied
-		out.Checkpoint, out.JournalBytes = st.CheckpointIndex, st.JournalBytes
+		out.Checkpoint, out.JournalBytes = st.CheckpointIndex, st.JournalBytes-st.JournalStart
 		if st.LastIndex >= st.FirstIndex {
 			out.LogEntries = st.LastIndex - st.FirstIndex + 1
 		}

@@ -79,9 +79,29 @@ func (c *statusCmd) Run(ctx context.Context, con console) error {
 		fmt.Fprintln(w)
 		table(w, "CAPABILITY QUEUED LEASED DELAYED OLDEST WORKERS", rows)
 	}
+	printDisks(con, v.Nodes)
 	printSteals(con, v.Steals)
 	fmt.Fprintf(w, "\ntasks   %s\nagents  %s\n", counts(v.Tasks), counts(v.Agents))
 	return nil
+}
+
+// printDisks shows what the parts of each node's data take.
+func printDisks(con console, nodes []api.NodeStatus) {
+	var rows [][]string
+	for _, n := range nodes {
+		if d := n.Disk; d != nil {
+			p, free := &d.Parts, "-"
+			if d.FreeBytes >= 0 {
+				free = mebibytes(d.FreeBytes)
+			}
+			rows = append(rows, []string{n.NodeID, mebibytes(p.Log), mebibytes(p.State), mebibytes(p.Journal), mebibytes(p.Hashes + p.Index),
+				mebibytes(p.Archive), mebibytes(p.Total), free, mebibytes(d.ReserveBytes)})
+		}
+	}
+	if len(rows) > 0 {
+		fmt.Fprintln(con.out)
+		table(con.out, "DISK-OF LOG STATE JOURNAL HASHES+INDEX ARCHIVE TOTAL FREE RESERVE", rows)
+	}
 }
 
 // printSteals tells between which nodes tasks were stolen, and the agents with

@@ -64,6 +64,20 @@ type DiskStatus struct {
 	BudgetBytes  int64 `json:"budget_bytes,omitempty" doc:"With seven eighths of it used, new tasks are refused"`
 	Low          bool  `json:"low" doc:"New tasks are being refused"`
 	Stalled      bool  `json:"stalled" doc:"A log write takes too long, or did within the last ten seconds: leaderships are handed over"`
+
+	Parts DiskParts `json:"parts" doc:"Bytes of files, as of the last five seconds"`
+}
+
+// DiskParts is what the parts of a node's data take on disk, in bytes.
+type DiskParts struct {
+	Log     int64 `json:"log" doc:"The replicated log, as far as it is not in state checkpoints"`
+	State   int64 `json:"state" doc:"State checkpoints"`
+	Journal int64 `json:"journal" doc:"Audit records; they leave it when their fleets' record retention is over"`
+	Hashes  int64 `json:"hashes" doc:"Of audit records, 64 bytes each: they stay, so that any old checkpoint can be proved"`
+	Index   int64 `json:"index" doc:"Of audit records in the journal"`
+	Archive int64 `json:"archive" doc:"Audit records that left the journal, wherever the archive directory is"`
+	Other   int64 `json:"other" doc:"Identity, and what was put away"`
+	Total   int64 `json:"total"`
 }
 
 // ShardStatus is one raft group, as its leader sees it (or the answering node).
@@ -84,7 +98,7 @@ type ShardStatus struct {
 	Lagging      []string `json:"lagging,omitempty"`
 	LedgerSize   uint64   `json:"ledger_records"`
 	LedgerHead   string   `json:"ledger_head" doc:"Hex SHA-256 of the chain"`
-	JournalBytes int64    `json:"journal_bytes"`
+	JournalBytes int64    `json:"journal_bytes" doc:"Of the audit records that are still in it"`
 	AgreedIndex  uint64   `json:"agreed_index" doc:"Last index at which a majority was seen in the same state; 0: none since the leader started"`
 	Diverged     []string `json:"diverged,omitempty" doc:"Nodes whose state was seen to differ from the leader's"`
 }

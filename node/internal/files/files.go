@@ -87,23 +87,38 @@ func (f FS) Remove(path string) error {
 	return f.FS.Remove(path)
 }
 
-// DirBytes is what the files of a directory hold; 0 when there is none.
-func (f FS) DirBytes(dir string) (n int64, err error) {
+// Walk calls fn with every file below a directory, and its size. Files that
+// come and go meanwhile are left out; so is a directory that is not there.
+func (f FS) Walk(dir string, fn func(path string, size int64)) error {
 	there, err := f.Exists(dir)
 	if err != nil || !there {
-		return 0, err
+		return err
 	}
 	fs := f.FS
 	if fs == nil {
 		fs = vfs.Default
 	}
 	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
-		if st, err := fs.Stat(filepath.Join(dir, name)); err == nil && !st.IsDir() { // files come and go meanwhile
-			n += st.Size()
+		path := filepath.Join(dir, name)
+		st, err := fs.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return err
+		case st.IsDir():
+			err = f.Walk(path, fn)
+		default:
+			fn(path, st.Size())
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
-	return n, err
+	return nil
 }
 
 // Replace makes b what the file holds, durably when it returns nil; after an
