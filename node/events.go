@@ -49,13 +49,14 @@ func (b *bell) ring() {
 
 // Events hands records to fn as this node applies them, until ctx ends or fn
 // fails. Within a shard they come in order, each once. It calls ready when it
-// knows where it begins: what happens from then on is not missed.
-func (n *core) Events(ctx context.Context, q api.EventRequest, ready func(), fn func(api.Event) error) error {
+// knows where it begins, with the ID to come back with if no event does: what
+// happens from then on is not missed, not even at another node.
+func (n *core) Events(ctx context.Context, q api.EventRequest, ready func(id string), fn func(api.Event) error) error {
 	at, err := n.eventStart(q.After)
 	if err != nil {
 		return err
 	}
-	ready()
+	ready(n.eventID(at))
 	lively := false
 	told := n.cfg.Now()
 	for ctx.Err() == nil && n.ctx.Err() == nil {
@@ -187,7 +188,7 @@ func (n *core) journalEnd(shard uint32) (p place) {
 }
 
 // Events hands audit records on as they come; see the core's.
-func (n *Node) Events(ctx context.Context, q api.EventRequest, ready func(), fn func(api.Event) error) error {
+func (n *Node) Events(ctx context.Context, q api.EventRequest, ready func(id string), fn func(api.Event) error) error {
 	c, err := n.member()
 	if err != nil {
 		return err

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +22,7 @@ func TestEvents(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		err := n.Events(ctx, api.EventRequest{After: after, Filter: api.AuditFilter{Verb: "submit", Shard: -1}}, begin, func(ev api.Event) error {
+		err := n.Events(ctx, api.EventRequest{After: after, Filter: api.AuditFilter{Verb: "submit", Shard: -1}}, func(string) { begin() }, func(ev api.Event) error {
 			if ev.ID == "" {
 				return nil
 			}
@@ -71,7 +74,7 @@ func TestEvents(t *testing.T) {
 	id[20] ^= 1
 	for _, bad := range []string{"x", string(id), all[3].ID[:40]} {
 		var e *api.Error
-		if err := c.nodes[0].Events(t.Context(), api.EventRequest{After: bad}, func() {}, nil); !errors.As(err, &e) || e.Code != "bad_event_id" {
+		if err := c.nodes[0].Events(t.Context(), api.EventRequest{After: bad}, func(string) {}, nil); !errors.As(err, &e) || e.Code != "bad_event_id" {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -112,5 +115,41 @@ func TestClientEvents(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s came %d times", id, n)
 		}
+	}
+}
+
+// Where a stream begins is told at once: whoever has seen nothing yet goes on
+// at another node without a gap.
+func TestEventsBeginning(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+c.nodes[0].APIAddr()+"/v1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	id := ""
+	for lines := bufio.NewScanner(resp.Body); id == "" && lines.Scan(); {
+		id, _ = strings.CutPrefix(lines.Text(), "id: ")
+		if strings.HasPrefix(id, ":") {
+			id = ""
+		}
+	}
+	want := c.submit(c.nodes[0], api.TaskSpec{Action: "do", Target: "it"})
+	enough := errors.New("enough")
+	err = clientOf(t, c.nodes[1], c.nodes[2]).Events(ctx, id, func(ev api.Event) error {
+		if ev.Record.Verb == "submit" && ev.Record.TaskID == want {
+			return enough
+		}
+		return nil
+	})
+	if id == "" || !errors.Is(err, enough) {
+		t.Errorf("from %q: %v", id, err)
 	}
 }

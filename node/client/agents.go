@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -298,6 +299,8 @@ func (c *Client) events(ctx context.Context, base, after string, fn func(api.Eve
 		switch field {
 		case "id":
 			id = value
+		case "":
+			after = cmp.Or(id, after) // also of an event without data, which says where the stream begins
 		case "event":
 			name = value
 		case "data":

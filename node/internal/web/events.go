@@ -27,12 +27,16 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	defer leave()
 	rc := http.NewResponseController(w)
 	begun := false
-	begin := func() {
+	begin := func(id string) {
 		begun = true
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusOK)
-		_, _ = fmt.Fprint(w, ": events follow\n\n")
+		_, _ = fmt.Fprint(w, ": events follow\n")
+		if req.After == "" {
+			_, _ = fmt.Fprintf(w, "id: %s\n", id) // where to go on, though nothing has happened yet
+		}
+		_, _ = fmt.Fprint(w, "\n")
 		_ = rc.Flush()
 	}
 	err = s.b.Events(r.Context(), req, begin, func(ev api.Event) error {

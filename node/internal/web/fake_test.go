@@ -194,8 +194,8 @@ func (f *fake) Backup(_ context.Context, shard uint32, w io.Writer) error {
 	return f.backup(shard, w)
 }
 
-func (f *fake) Events(_ context.Context, q api.EventRequest, ready func(), fn func(api.Event) error) error {
-	ready()
+func (f *fake) Events(_ context.Context, q api.EventRequest, ready func(id string), fn func(api.Event) error) error {
+	ready("0")
 	if err := fn(api.Event{ID: "1", Record: api.Record{Verb: "submitted", TaskID: q.After}}); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type Backend interface {
 	Checkpoint(ctx context.Context) ([]byte, error)
 	AuditKeys(ctx context.Context) (string, error)
 	Prove(ctx context.Context, shard uint32, seq, from uint64) (any, error)
-	Events(ctx context.Context, q api.EventRequest, ready func(), fn func(api.Event) error) error
+	Events(ctx context.Context, q api.EventRequest, ready func(id string), fn func(api.Event) error) error
 	LedgerHeads(ctx context.Context) ([]api.LedgerHead, error)
 	VerifyLedger(ctx context.Context) (api.LedgerVerification, error)
 	Cluster(ctx context.Context) (api.Cluster, error)
