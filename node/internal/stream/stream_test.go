@@ -140,7 +140,7 @@ func (w *fakeWorker) Close() {
 }
 
 // serve serves f over HTTP/2 without TLS.
-func serve(t *testing.T, f *fake, cfg Config) string {
+func serve(t *testing.T, f Backend, cfg Config) string {
 	t.Helper()
 	return serveHandler(t, New(f, cfg))
 }
