@@ -65,18 +65,50 @@ func (e *engine) armAnnounce() {
 // Each shard's heartbeats have a phase of their own, from when its leader was elected: with some shards led here, hardly
 // a tick passes without one to somebody. They are held for the tick that is every shard's, so that they share a frame,
 // and a wake-up on both sides: no later than HeartbeatTicks-1 ticks, and as often as before. Those that a read waits for
-// are not held.
+// are not held. What answers them is held in the same way while nothing happens, and goes with the heartbeats of the shards
+// led here: a third of the frames of idle nodes. Not before, because an answer is also how a leader learns that what it
+// sent got lost.
+
+// quietTicks without entries, and answers to heartbeats are held.
+const quietTicks = 20
+
+// heartbeats are what a shard sends when its process's beat is due.
+type heartbeats struct {
+	held, answers map[uint64]*pb.Message // by peer
+	due           bool
+	quiet         int // ticks since entries came
+}
+
+// take says whether m is held. One that a read waits for is not.
+func (h *heartbeats) take(m *pb.Message) bool {
+	if len(m.GetContext()) > 0 {
+		return false
+	}
+	switch m.GetType() {
+	case pb.MsgHeartbeat:
+		h.held[m.GetTo()] = m
+		return true
+	case pb.MsgHeartbeatResp:
+		if h.quiet >= quietTicks {
+			h.answers[m.GetTo()] = m
+			return true
+		}
+	}
+	return false
+}
 
 // sendBeats sends the heartbeats, if they are due.
 func (s *shard) sendBeats() {
-	if !s.beat {
+	if !s.beats.due {
 		return
 	}
-	s.beat = false
-	for to, m := range s.beats {
-		delete(s.beats, to)
-		if m.GetTerm() == s.replica.term {
-			s.transmit(m)
+	s.beats.due = false
+	for _, held := range []map[uint64]*pb.Message{s.beats.held, s.beats.answers} {
+		for to, m := range held {
+			delete(held, to)
+			if m.GetTerm() == s.replica.term {
+				s.transmit(m)
+			}
 		}
 	}
 }

@@ -64,8 +64,7 @@ type shard struct {
 
 	digests *digests
 	held    announcements
-	beats   map[uint64]*pb.Message // heartbeats held back, by peer
-	beat    bool                   // they are due
+	beats   heartbeats
 
 	offered         atomic.Pointer[journalBase] // what JournalBase said last
 	applied, commit atomic.Uint64               // written by the goroutine, read by everybody
@@ -78,7 +77,7 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
 		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
-		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{}, beats: map[uint64]*pb.Message{},
+		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{}, beats: heartbeats{held: map[uint64]*pb.Message{}, answers: map[uint64]*pb.Message{}},
 	}
 	cfg := env.cfg
 	var err error
@@ -126,15 +125,19 @@ func (s *shard) input(in letters) error {
 			return err
 		}
 	}
-	s.beat = s.beat || in.beat
+	s.beats.due = s.beats.due || in.beat
 	if in.tick {
 		s.cpTicks++
+		s.beats.quiet++
 		s.replica.Tick()
 	}
 	return nil
 }
 
 func (s *shard) step(m *pb.Message) error {
+	if len(m.GetEntries()) > 0 {
+		s.beats.quiet = 0
+	}
 	err := s.replica.Step(m)
 	if errors.Is(err, ErrMalformed) {
 		s.env.log.Warn("raftstore: message refused", "layer", "L5", "shard", s.id, "peer", m.GetFrom(), "error", err)
@@ -149,8 +152,7 @@ func (s *shard) send(m *pb.Message) {
 		s.startStream(m.GetTo(), m.GetTerm())
 		return
 	}
-	if m.GetType() == pb.MsgHeartbeat && len(m.GetContext()) == 0 {
-		s.beats[m.GetTo()] = m
+	if s.beats.take(m) {
 		return
 	}
 	if s.held.take(m) {
