@@ -80,6 +80,19 @@ func TestIdleForReal(t *testing.T) {
 	}
 }
 
+// TestEdgePresetIsSmall: idle nodes on the preset for small devices stay below its 64 MiB.
+func TestEdgePresetIsSmall(t *testing.T) {
+	r, err := Idle(t.Context(), IdleConfig{Binary: executable(t), Preset: "edge", Settle: time.Second, Duration: time.Second})
+	if err != nil || len(r.Nodes) != 3 || r.TaskShards != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, n := range r.Nodes {
+		if n.RSSMiB > 64 {
+			t.Errorf("%s has %.0f MiB resident", n.NodeID, n.RSSMiB)
+		}
+	}
+}
+
 // TestIdleAgents: they are all connected before anything counts.
 func TestIdleAgents(t *testing.T) {
 	binary := executable(t)

@@ -18,7 +18,8 @@ import (
 // IdleConfig says what [Idle] measures. Zero fields take the default given.
 type IdleConfig struct {
 	Binary   string        // the quorate executable; default: this one
-	Shards   int           // task shards; default 4
+	Preset   string        // of the nodes: "edge", or empty for none
+	Shards   int           // task shards; default 4, 1 with a preset
 	Agents   int           // connected over streams, spread over the nodes; default 0, at most 4096
 	Settle   time.Duration // after forming, before anything counts; default 5 s
 	Duration time.Duration // default 20 s
@@ -44,6 +45,11 @@ type IdleNode struct {
 
 // Idle measures three node processes that have nothing to do.
 func Idle(ctx context.Context, cfg IdleConfig) (IdleReport, error) {
+	var args []string
+	if cfg.Preset != "" {
+		args = []string{"--preset", cfg.Preset}
+		cfg.Shards = cmp.Or(cfg.Shards, 1)
+	}
 	cfg.Shards = cmp.Or(cfg.Shards, 4)
 	cfg.Settle, cfg.Duration = cmp.Or(cfg.Settle, 5*time.Second), cmp.Or(cfg.Duration, 20*time.Second)
 	if cfg.Duration > maxDuration || cfg.Settle > maxDuration {
@@ -52,7 +58,7 @@ func Idle(ctx context.Context, cfg IdleConfig) (IdleReport, error) {
 	if cfg.Agents < 0 || cfg.Agents > maxAgents {
 		return IdleReport{}, fmt.Errorf("bench: idle: agents %d: want 0 to %d", cfg.Agents, maxAgents)
 	}
-	c, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: cfg.Shards})
+	c, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: cfg.Shards, Args: args})
 	if err != nil {
 		return IdleReport{}, fmt.Errorf("bench: %w", err)
 	}

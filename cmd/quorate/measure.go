@@ -62,7 +62,8 @@ type benchCompareCmd struct {
 func (c *benchCompareCmd) Run(con console) error { return bench.Compare(con.out, c.Before, c.After) }
 
 type benchIdleCmd struct {
-	Shards   int           `default:"4" help:"Task shards."`
+	Preset   string        `enum:",edge" default:"" help:"Preset of the nodes: edge."`
+	Shards   int           `help:"Task shards; default 4, 1 with a preset."`
 	Agents   int           `help:"Agents connected over streams, with nothing to do."`
 	Duration time.Duration `default:"20s" help:"How long to measure."`
 	JSON     bool          `name:"json" help:"Print JSON."`
@@ -70,7 +71,7 @@ type benchIdleCmd struct {
 
 // Run measures.
 func (c *benchIdleCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Idle(ctx, bench.IdleConfig{Shards: c.Shards, Agents: c.Agents, Duration: c.Duration, JSON: c.JSON, Out: con.out})
+	_, err := bench.Idle(ctx, bench.IdleConfig{Preset: c.Preset, Shards: c.Shards, Agents: c.Agents, Duration: c.Duration, JSON: c.JSON, Out: con.out})
 	return err
 }
 
