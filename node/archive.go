@@ -270,6 +270,7 @@ func (n *core) findCut(ctx context.Context, shard uint32, from floor, policy *re
 	starts := n.store.JournalFiles(shard)
 	last := starts[len(starts)-1]
 	at, wait := cut{to: from, drop: true}, int64(ledger.MaxRetentionMillis)+now
+	at.to.tree = from.tree.Clone()
 	var best *cut
 	i, _ := slices.BinarySearch(starts, from.offset+1)
 	bad, err := n.walkShard(ctx, shard, from.place, func(r *ledger.Record, body []byte, next place) bool {

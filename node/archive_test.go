@@ -39,7 +39,8 @@ func (c *testCluster) opened(n *Node) (cp proof.Signed) {
 		}
 		signed, err := n.Checkpoint(c.t.Context())
 		if err == nil {
-			cp, err = proof.Open(signed, strings.Fields(text), len(c.nodes))
+			keys, _ := proof.ReadKeys(text)
+			cp, err = proof.Open(signed, keys, len(c.nodes))
 		}
 		return err
 	})

@@ -118,6 +118,7 @@ type Config struct {
 	Now func() time.Time
 
 	healthyFor time.Duration // tests only; 0: healthyFor
+	logRetain  uint64        // tests only: entries of a log that are kept; 0: as many as is good
 	pingAfter  time.Duration // tests only: of silence on a stream's connection; 0: pingAfter
 }
 

@@ -104,6 +104,9 @@ func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(err
 	sc := raftstore.Config{Dir: cfg.DataDir, FS: cfg.FS, RaftID: id.RaftID, Machine: n.machine, Transport: raftTransport{peers},
 		Logger: cfg.Logger, Now: cfg.Now, OnFatal: fatal}
 	cfg.storeBudget(&sc, id.Shards)
+	if cfg.logRetain > 0 {
+		sc.LogRetainEntries, sc.LogRetainMax = cfg.logRetain, cfg.logRetain
+	}
 	store, err := raftstore.Open(sc)
 	if err != nil {
 		return nil, err
