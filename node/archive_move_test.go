@@ -71,6 +71,13 @@ func TestArchiveMoves(t *testing.T) {
 			t.Errorf("shard %d: no proof", h.Shard)
 		}
 	}
+	c.movedReads(n4, shard, &now)
+}
+
+// movedReads: what the node has is whole, and it archives it.
+func (c *testCluster) movedReads(n4 *Node, shard uint32, now *proof.Signed) {
+	t, ctx, k := c.t, c.t.Context(), n4.core.Load()
+	t.Helper()
 	var b bytes.Buffer
 	if err := n4.Export(ctx, map[uint32]uint64{}, &b); code(err) != "not_there_yet" {
 		t.Error(err)
