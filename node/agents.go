@@ -203,6 +203,7 @@ func (n *core) renderAgent(a *ledger.Agent) (api.Agent, error) {
 		return x, fmt.Errorf("manifest of agent %s: %w", a.ID, err)
 	}
 	n.roster.describe(&x)
+	x.MeasuredBy = n.id.NodeID
 	return x, nil
 }
 

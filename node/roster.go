@@ -15,8 +15,9 @@ import (
 // view of who is alive, which the replicated state follows. All of it is
 // volatile.
 type roster struct {
-	now func() int64
-	mu  struct {
+	now   func() int64
+	since int64 // when it began to count
+	mu    struct {
 		sync.Mutex
 		fresh map[string]int64      // seen here since the last flush: when
 		view  map[string]*agentView // the leader's view
@@ -52,7 +53,7 @@ type goneRequest struct {
 }
 
 func newRoster(now func() int64) *roster {
-	r := &roster{now: now}
+	r := &roster{now: now, since: now()}
 	r.mu.fresh = map[string]int64{}
 	r.mu.view = map[string]*agentView{}
 	r.mu.score = map[string]*tally{}
@@ -200,6 +201,7 @@ func (r *roster) describe(a *api.Agent) {
 	r.mu.Unlock()
 	a.Completed, a.Failed = t.completed, t.failed
 	a.Success = t.success(declared(a.Capabilities))
+	a.Lost, a.Trust, a.MeasuredFrom = t.lost, t.trust(), timeOf(r.since)
 }
 
 // flushSeen sends what was seen here to the control leader. Lost news is

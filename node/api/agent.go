@@ -71,6 +71,10 @@ type Agent struct {
 	Completed     uint64     `json:"completed_tasks" doc:"Since the leaders' start; volatile"`
 	Failed        uint64     `json:"failed_tasks"`
 	Success       float64    `json:"measured_success" doc:"Smoothed share of completed attempts"`
+	Lost          uint64     `json:"lost_tasks" doc:"Leases that ended without a word of it; volatile"`
+	Trust         float64    `json:"measured_trust" doc:"Smoothed share of leases it ended itself"`
+	MeasuredBy    string     `json:"measured_by,omitempty" doc:"The node whose counts these are"`
+	MeasuredFrom  time.Time  `json:"measured_since,omitzero" doc:"When that node began to count; earlier attempts are not in the counts"`
 }
 
 // AgentFilter selects agents; zero fields match all.

@@ -94,6 +94,7 @@ func (s *server) operations() []operation {
 	ops = append(ops, s.transactions()...)
 	ops = append(ops, nodeOperations()...)
 	ops = append(ops, s.rules()...)
+	ops = append(ops, s.trustOperations()...)
 	ops = append(ops, s.retention()...)
 	for _, l := range unsupported {
 		ops = append(ops, operation{l.method, l.path, l.name, notSupported + ": answers 501.", nil, nil,
@@ -111,7 +112,7 @@ const notSupported = "Not supported by this version"
 var unsupported = []struct {
 	method, path, name string
 	layer              int
-}{{"GET", "/v1/trust", "list_trust", 3}, {"GET", "/v1/trust/{id}", "trust", 3}, {"POST", "/mcp", "mcp", 2}}
+}{{"POST", "/mcp", "mcp", 2}}
 
 func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()

@@ -38,6 +38,8 @@ type Backend interface {
 	Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api.HeartbeatAck, error)
 	Agent(ctx context.Context, id string) (api.Agent, error)
 	Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, error)
+	Trust(ctx context.Context, id string) (api.Trust, error)
+	Trusts(ctx context.Context, f api.TrustFilter) (api.TrustPage, error)
 	Deregister(ctx context.Context, id string) error
 	Session(ctx context.Context, agentID string, held []api.Held, send func(api.SessionEvent) error) error
 	Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error)
