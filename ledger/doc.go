@@ -69,7 +69,7 @@
 //	members_apply.go  who is a node, or never again        placement.go      three voters a shard, even, little moved
 //	tasks.go       the state and its one way to change     control_apply.go  likewise for nodes and agents
 //	command.go     the commands and their encoding         spec.go, wire.go  the primitives
-//	evict.go, retention.go  what is kept, and how long
+//	evict.go, retention.go, retention_records.go  what is kept, and how long
 //	record2.go     the audit record, to the byte           chain.go, record.go   version 1 and its hash chain
 //	checkpoint.go  Freeze, Thaw, Restore                   row.go            the rows
 //	read.go        queries                                 slab.go, table.go, order.go, bloom.go, names.go

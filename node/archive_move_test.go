@@ -19,6 +19,7 @@ import (
 // TestArchiveMoves: a node that gets its replicas after records were archived signs, proves and archives like the
 // others, and has proofs of what it never had from them.
 func TestArchiveMoves(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, func(cfg *Config) { quickHealth(cfg); cfg.Shards, cfg.logRetain = 4, 4; cfg.Logger = memberLogger(t) })
 	c.eventually("placement", c.placed)
 	ctx := t.Context()
@@ -116,6 +117,7 @@ func (n *core) heldOf(list []proof.Head) (out []proof.Head) {
 
 // TestArchiveRestored: a cluster made of a node whose journals do not begin at the first record goes on from there.
 func TestArchiveRestored(t *testing.T) {
+	t.Parallel()
 	change := func(cfg *Config) { cfg.BootstrapExpect, cfg.Shards = 1, 1 }
 	c := startCluster(t, 1, change)
 	c.fill(c.nodes[0], 4)

@@ -73,6 +73,7 @@ func (c *testCluster) archived(n *Node, cp *proof.Checkpoint) api.ArchivePage {
 // TestArchive: records whose time is over leave the journals, for files that verify; what was signed before is still
 // the beginning of what is signed after; who asks for what is gone hears where it is.
 func TestArchive(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	ctx, n := t.Context(), c.nodes[0]
 	c.fill(n, 12)
@@ -264,6 +265,7 @@ func TestArchiveInterrupted(t *testing.T) {
 
 // TestArchiveDropped: records that nobody wants archived go without.
 func TestArchiveDropped(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, func(cfg *Config) { cfg.BootstrapExpect, cfg.Shards = 1, 1 })
 	n := c.nodes[0]
 	c.fill(n, 3)

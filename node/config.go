@@ -79,7 +79,8 @@ type Config struct {
 	// DiskBudgetBytes: from seven eighths of it in the data directory on, new
 	// tasks are refused (disk_full) and the rest is kept for what ends them; at
 	// least MinDiskBudget. Default 0: as much as there is. Ended tasks make room
-	// after TaskRetention, audit records never do.
+	// after TaskRetention, audit records when their fleets' retention
+	// (SetRecordRetention) is over; what is archived in DataDir counts.
 	DiskBudgetBytes int64
 	// MemoryBudgetBytes sizes caches, memtables, queues and the bounds of what
 	// may arrive at once; at least MinMemoryBudget. Live tasks may take as much

@@ -32,7 +32,7 @@
 // for itself (actions.go), goes through the log before anybody hears of it
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
-// Records are hashed behind the apply path (trails.go), the ended evicted (retention.go).
+// Records are hashed (trails.go) and archived (archive.go) behind the apply path, the ended evicted (retention.go).
 //
 // # Inside a program
 //

@@ -10,7 +10,7 @@
 // An export has the records a checkpoint covers, a line each; [Verify] reads
 // it in constant memory and names the first fault. A [RecordProof] shows one
 // record. What was archived and deleted is represented by the peaks of its
-// tree, so that the rest stays verifiable.
+// tree, so that the rest stays verifiable; [VerifyArchive] reads the archive.
 //
 // The package is as pure as ledger: it reads no clock, file or network.
 package proof

@@ -377,7 +377,7 @@ func TestVectors(t *testing.T) {
 	path, _ := tlog.ProveTree(int64(c.Shards[1].Size), 100, books[1])
 	consistency, _ := json.Marshal(NewConsistencyProof(books[1].head(t, 100), c.Shards[1], path))
 	for name, want := range map[string][]byte{"export.jsonl": export(c, books...), "checkpoint": signed, "keys": []byte(a.key + "\n" + b.key + "\n"),
-		"roots": []byte(roots.String()), "proof.json": proveRecord(t, books[1], 7, c, signed), "consistency.json": append(consistency, '\n')} {
+		"archive.jsonl": archived(t, c, books[1], 6, 260), "roots": []byte(roots.String()), "proof.json": proveRecord(t, books[1], 7, c, signed), "consistency.json": append(consistency, '\n')} {
 		if *golden {
 			if err := os.WriteFile("testdata/"+name, want, 0o644); err != nil {
 				t.Fatal(err)
@@ -399,10 +399,16 @@ func TestVectors(t *testing.T) {
 	if out, err := run("testdata/export.jsonl", "testdata/checkpoint", "testdata/keys", "testdata/proof.json", "testdata/consistency.json"); err != nil {
 		t.Errorf("verify.py: %v\n%s", err, out)
 	}
+	if out, err := run("testdata/archive.jsonl", "testdata/checkpoint", "testdata/keys"); err != nil || !bytes.Contains(out, []byte("255 records verify")) {
+		t.Errorf("verify.py: an archive: %v\n%s", err, out)
+	}
 	good := export(c, books...)
-	for _, from := range []int{0, len(good) / 3, len(good) / 2} { // it has to be able to fail
+	for i, from := range []int{0, len(good) / 3, len(good) / 2, 0} { // it has to be able to fail
 		x := bytes.Clone(good)
-		at := from + bytes.Index(good[from:], []byte(lineStart)) + len(lineStart) + 30
+		if i == 3 {
+			x = archived(t, c, books[1], 6, 260)
+		}
+		at := from + bytes.Index(x[from:], []byte(lineStart)) + len(lineStart) + 30
 		x[at] ^= 1
 		name := t.TempDir() + "/export.jsonl"
 		if err := os.WriteFile(name, x, 0o644); err != nil {

@@ -179,44 +179,67 @@ def open_checkpoint(signed, keys):
     return lines[0].split("/")[1], heads
 
 
-def verify_export(path, cluster, heads):
+def verify_records(f, shard, first, last, frontier):
+    """The tree of the records up to last, whose lines come next."""
+    tree = Tree(first - 1, [bytes.fromhex(h) for h in frontier])
+    while tree.size < last:
+        raw = f.readline()
+        want = "shard %d record %d" % (shard, tree.size + 1)
+        if not raw.endswith(b"\n"):
+            fail(want + ": the file ends before it")
+        line = json.loads(raw)
+        body = base64.b64decode(line["bytes"], validate=True)
+        of, seq, index, millis = struct.unpack_from(">IQQq", body, 1)
+        if (of, seq) != (shard, tree.size + 1) or (line["shard"], line["seq"], line["log_index"]) != (of, seq, index):
+            fail(want + ": another one stands in its place, or it is altered")
+        if leaf(body).hex() != line["hash"]:
+            fail(want + ": its bytes do not give its hash")
+        tree.append(leaf(body))
+        if tree.size % 256 == 0:
+            if json.loads(f.readline()) != {"root": tree.root().hex(), "shard": shard, "size": tree.size}:
+                fail("shard %d: altered between records %d and %d" % (shard, tree.size - 255, tree.size))
+    return tree
+
+
+def verify_file(path, cluster, heads):
+    """An export, or an archive that was unpacked (zstd -dc)."""
     with open(path, "rb") as f:
         header = json.loads(f.readline())
-        if header["format"] != "quorate-audit-export" or header["version"] != 1 or header["cluster_id"] != cluster:
-            fail("the header is not of an export of this cluster")
-        if {s["shard"]: s["size"] for s in header["shards"]} != {k: v[0] for k, v in heads.items()}:
-            fail("the header and the checkpoint differ")
-        n = 0
-        for s in header["shards"]:
-            tree = Tree(s["first"] - 1, [bytes.fromhex(h) for h in s["frontier"]])
-            while tree.size < s["size"]:
-                raw = f.readline()
-                want = "shard %d record %d" % (s["shard"], tree.size + 1)
-                if not raw.endswith(b"\n"):
-                    fail(want + ": the file ends before it")
-                line = json.loads(raw)
-                body = base64.b64decode(line["bytes"], validate=True)
-                shard, seq, index, millis = struct.unpack_from(">IQQq", body, 1)
-                if (shard, seq) != (s["shard"], tree.size + 1) or (line["shard"], line["seq"], line["log_index"]) != (shard, seq, index):
-                    fail(want + ": another one stands in its place, or it is altered")
-                if leaf(body).hex() != line["hash"]:
-                    fail(want + ": its bytes do not give its hash")
-                tree.append(leaf(body))
-                n += 1
-                if tree.size % 256 == 0:
-                    if json.loads(f.readline()) != {"root": tree.root().hex(), "shard": s["shard"], "size": tree.size}:
-                        fail("shard %d: altered between records %d and %d" % (s["shard"], tree.size - 255, tree.size))
-            if tree.root() != heads[s["shard"]][1]:
-                fail("shard %d: the records do not give the checkpoint's root" % s["shard"])
+        verify = {"quorate-audit-export": verify_export, "quorate-audit-archive": verify_archive}.get(header["format"])
+        if verify is None or header["version"] != 1 or header["cluster_id"] != cluster:
+            fail("the header is not of an export or an archive of this cluster")
+        n = verify(f, header, heads)
         if f.readline():
             fail("something stands behind the end")
     return n
 
 
+def verify_export(f, header, heads):
+    if {s["shard"]: s["size"] for s in header["shards"]} != {k: v[0] for k, v in heads.items()}:
+        fail("the header and the checkpoint differ")
+    n = 0
+    for s in header["shards"]:
+        tree = verify_records(f, s["shard"], s["first"], s["size"], s["frontier"])
+        n += s["size"] - s["first"] + 1
+        if tree.root() != heads[s["shard"]][1]:
+            fail("shard %d: the records do not give the checkpoint's root" % s["shard"])
+    return n
+
+
+def verify_archive(f, h, heads):
+    size, root = heads[h["shard"]]
+    if h["size"] != size or not 1 <= h["first"] <= h["last"] <= size:
+        fail("the header and the checkpoint differ")
+    tree = verify_records(f, h["shard"], h["first"], h["last"], h["frontier"])
+    if not consistent(h["last"], tree.root(), size, root, [bytes.fromhex(p) for p in h["path"]]):
+        fail("shard %d: the records are not the beginning of what the checkpoint signs" % h["shard"])
+    return h["last"] - h["first"] + 1
+
+
 def main():
     cluster, heads = open_checkpoint(open(sys.argv[2]).read(), open(sys.argv[3]).read().split())
     try:
-        n = verify_export(sys.argv[1], cluster, heads)
+        n = verify_file(sys.argv[1], cluster, heads)
     except (ValueError, KeyError, struct.error) as e:
         fail("altered: %s" % e)
     if len(sys.argv) > 4:
