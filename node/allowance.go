@@ -188,6 +188,7 @@ type heldElsewhere struct {
 type elsewhereRequest struct {
 	Agent string `json:"agent"`
 	Node  uint64 `json:"node"`
+	Look  bool   `json:"look,omitempty"` // nothing is leased: nothing is promised
 }
 
 // elsewhereHere answers a peer that wants to lease to an agent: from now on it
@@ -196,7 +197,7 @@ func (n *core) elsewhereHere(_ context.Context, q elsewhereRequest) (elsewhere, 
 	h := n.holds
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if u := h.mu.uses[q.Agent]; u != nil {
+	if u := h.mu.uses[q.Agent]; u != nil && !q.Look {
 		u.asked++
 		delete(u.trust, q.Node)
 		u.wake() // who waits with room set aside gives it up
@@ -214,7 +215,7 @@ func (n *core) elsewhereHere(_ context.Context, q elsewhereRequest) (elsewhere, 
 			x.Held = append(x.Held, heldElsewhere{ID: id, Capability: t.capability})
 		}
 	}
-	if x.Reserved == 0 {
+	if x.Reserved == 0 && !q.Look {
 		h.promise(q.Agent, q.Node)
 	}
 	return x, nil

@@ -29,7 +29,7 @@ func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
 	switch t.State {
 	case "submitted":
 		if len(t.WaitsFor) > 0 {
-			w.Summary, w.Details = fmt.Sprintf("waits for %d tasks to complete", len(t.WaitsFor)), t.WaitsFor
+			w.Summary, w.Details = "waits for "+countOf(len(t.WaitsFor))+" to complete", t.WaitsFor
 			break
 		}
 		w.Summary = "waits until " + t.NotBefore.Format(time.RFC3339)
@@ -38,6 +38,9 @@ func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
 		}
 	case "awaiting_approval":
 		w.Summary = fmt.Sprintf("waits for approval: %d of %d", len(t.ApprovedBy), t.ApproversNeeded)
+		if t.Rule != "" {
+			w.Summary += fmt.Sprintf(", as the rule %s (%s) demands", t.Rule, t.RulePack)
+		}
 		w.Details = append(w.Details, "quorate task approve "+t.TaskID)
 		for _, a := range t.ApprovedBy {
 			w.Details = append(w.Details, "approved by "+a.By)
@@ -58,7 +61,7 @@ func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
 			w.Summary = "waits for its agent to declare it again"
 			break
 		}
-		w.Summary, w.Details = n.whyWaiting(t.Action+":"+t.Target, id)
+		w.Summary, w.Details = n.whyWaiting(ctx, t.Action+":"+t.Target, id)
 	case "assigned", "running":
 		n.whyGiven(&w, &t, id)
 	default:
@@ -78,13 +81,24 @@ func (n *core) whyGiven(w *api.Why, t *api.Task, id ledger.TaskID) {
 		c = d.choiceOf(id)
 	}
 	var stolen string
+	var given, term uint64 // the terms of the lease and of this node's desk
 	if d := n.desk(id.Shard()); d != nil {
 		l, _, _ := d.overlay(id)
-		stolen = l.say()
+		stolen, given, term = l.say(), l.epoch>>epochTermShift, d.led()
+	}
+	here := term != 0 && given == term
+	if c == nil && !t.SelfLeased && here {
+		// It had registered too short a time before to be rated.
+		n.rater.refresh()
+		if c = n.rater.choose(t.Action+":"+t.Target, t.AgentID); c == nil {
+			w.Details = append(w.Details, "it came a moment before, and is not rated yet")
+		} else {
+			w.Details = append(w.Details, "it came a moment before, and was rated after")
+		}
 	}
 	if c != nil {
 		w.Summary = c.say(t.AgentID)
-	} else if !t.SelfLeased && stolen == "" {
+	} else if !t.SelfLeased && stolen == "" && !here {
 		w.Details = append(w.Details, "it was given before this node led its shard: what it was chosen by is not known any more")
 	}
 	if stolen != "" {
@@ -97,7 +111,7 @@ func (n *core) whyGiven(w *api.Why, t *api.Task, id ledger.TaskID) {
 }
 
 // whyWaiting explains a ready task that nobody has taken.
-func (n *core) whyWaiting(capability string, id ledger.TaskID) (string, []string) {
+func (n *core) whyWaiting(ctx context.Context, capability string, id ledger.TaskID) (string, []string) {
 	var could []ledger.Agent
 	well := 0
 	n.control.view(func(c *ledger.Control) {
@@ -110,13 +124,17 @@ func (n *core) whyWaiting(capability string, id ledger.TaskID) (string, []string
 		}
 	})
 	var details []string
+	full := 0
 	for i := range could {
 		switch a := &could[i]; {
 		case len(details) == maxWhyDetails:
 		case a.State != ledger.AgentHealthy:
 			details = append(details, fmt.Sprintf("%s could, but is %s: %s", a.ID, a.State, a.Reason))
-		case a.MaxTasks > 0 && n.holds.count(a.ID) >= int(a.MaxTasks):
-			details = append(details, fmt.Sprintf("%s could, but holds %d tasks, its max_concurrent_tasks", a.ID, a.MaxTasks))
+		default:
+			if limit := n.atLimit(ctx, a, capability); limit != "" {
+				full++
+				details = append(details, fmt.Sprintf("%s could, but %s", a.ID, limit))
+			}
 		}
 	}
 	if well == 0 {
@@ -126,12 +144,87 @@ func (n *core) whyWaiting(capability string, id ledger.TaskID) (string, []string
 	if well == 1 {
 		workers = "1 healthy worker"
 	}
+	if full == well {
+		workers += " at the limit of what may be held at once"
+	}
+	var q queueAhead
 	if d := n.desk(id.Shard()); d != nil {
-		if ahead := d.ahead(id); ahead > 0 {
-			return fmt.Sprintf("waits: behind %d of its class, for %s", ahead, workers), details
-		}
+		q = d.ahead(id)
+	}
+	if q.otherFleets > 0 {
+		details = append(details, fmt.Sprintf("other fleets have %d tasks of it ready in this shard: workers divide themselves among the fleets by weight, whatever the priorities", q.otherFleets))
+	}
+	switch {
+	case q.leasing:
+		return "waits: its lease is on its way through the log", details
+	case q.shelvedTill > 0:
+		return fmt.Sprintf("waits until %s: it was refused to who asked for it, or there was no queue for its class; then it is offered again",
+			timeOf(q.shelvedTill).Format(time.RFC3339)), details
+	case q.count > 0:
+		return fmt.Sprintf("waits: behind %d of its class, for %s", q.count, workers), details
 	}
 	return fmt.Sprintf("waits: the next of its class, for %s", workers), details
+}
+
+// atLimit says which limit of its manifest keeps an agent from one more task of
+// a capability, by what all nodes say that it holds; empty: none.
+func (n *core) atLimit(ctx context.Context, a *ledger.Agent, capability string) string {
+	limits := allowanceOf(a)
+	if !limits.limited() {
+		return ""
+	}
+	held, unlisted := n.heldAnywhere(ctx, a.ID)
+	if k := len(held) + unlisted; limits.all > 0 && k >= limits.all {
+		return fmt.Sprintf("holds %s, its max_concurrent_tasks", countOf(k))
+	}
+	for i := range limits.caps {
+		c := &limits.caps[i]
+		if !sched.Matches([]string{c.pattern}, capability) {
+			continue
+		}
+		k := unlisted
+		for _, of := range held {
+			if c.covers(of) {
+				k++
+			}
+		}
+		if k >= c.most {
+			return fmt.Sprintf("holds %s of %s, its max_concurrent", countOf(k), c.pattern)
+		}
+	}
+	return ""
+}
+
+func countOf(tasks int) string {
+	if tasks == 1 {
+		return "1 task"
+	}
+	return fmt.Sprintf("%d tasks", tasks)
+}
+
+// heldAnywhere is what an agent holds in the cluster, with the capabilities as
+// far as they are known; of nodes that do not answer, nothing.
+func (n *core) heldAnywhere(ctx context.Context, agent string) (held map[ledger.TaskID]string, unlisted int) {
+	held = map[ledger.TaskID]string{}
+	q := elsewhereRequest{Agent: agent, Node: n.id.RaftID, Look: true}
+	ctx, cancel := context.WithTimeout(ctx, elsewhereWait)
+	defer cancel()
+	enter := func(x elsewhere, err error) {
+		if err != nil {
+			return
+		}
+		unlisted += x.More
+		for _, t := range x.Held {
+			held[t.ID] = t.Capability
+		}
+	}
+	enter(n.elsewhereHere(ctx, q))
+	for _, v := range n.others() {
+		if n.peers.Up(v.RaftID) {
+			enter(callPeer[elsewhereRequest, elsewhere](ctx, n, v.RaftID, methodElsewhere, q))
+		}
+	}
+	return held, unlisted
 }
 
 // maxWhyDetails bounds the agents named one by one.
@@ -181,31 +274,53 @@ func states(could []ledger.Agent) string {
 // aheadRun is how many slots are looked at under one hold of the desk's lock.
 const aheadRun = 16_384
 
-// ahead counts the ready tasks of the shard that nobody holds and that come
-// before id in its class, those of its fleet: of a higher band, or as high and ready before.
-func (d *desk) ahead(id ledger.TaskID) (count int) {
+// queueAhead is what stands between a ready task and a worker, in its shard.
+type queueAhead struct {
+	count       int   // of its class and fleet, before it
+	otherFleets int   // of its class, in any order
+	leasing     bool  // its lease is on its way through the log
+	shelvedTill int64 // it is offered again then; 0: it is queued
+}
+
+// ahead counts the ready tasks of the shard that nobody holds: of id's class and
+// fleet those that come before it, being of a higher band, or as high and ready
+// before; and those of its class and other fleets.
+func (d *desk) ahead(id ledger.TaskID) (q queueAhead) {
 	var of ledger.Brief
 	for from := 0; ; from += aheadRun {
 		d.mu.Lock()
 		if i, ok := d.mu.byID[id]; ok {
-			of = d.mu.slots[i].brief
+			s := d.mu.slots[i]
+			of, q.leasing = s.brief, s.leasing
+			if q.shelvedTill = 0; s.shelved {
+				q.shelvedTill = s.nextTry
+			}
 		}
 		to := min(from+aheadRun, len(d.mu.slots))
 		for _, s := range d.mu.slots[min(from, to):to] {
 			b := &s.brief
-			if b.State != ledger.StateReady || s.lease.agent != "" || b.Capability != of.Capability || b.Fleet != of.Fleet || b.Self || b.ID == id || b.ID.IsZero() {
+			if b.State != ledger.StateReady || s.lease.agent != "" || b.Capability != of.Capability || b.Self || b.ID == id || b.ID.IsZero() {
 				continue
 			}
-			if b.Priority > of.Priority || b.Priority == of.Priority && b.ReadyMillis <= of.ReadyMillis && string(b.ID[:]) < string(of.ID[:]) {
-				count++
+			if b.Fleet != of.Fleet {
+				q.otherFleets++
+			} else if b.Priority > of.Priority || b.Priority == of.Priority && b.ReadyMillis <= of.ReadyMillis && string(b.ID[:]) < string(of.ID[:]) {
+				q.count++
 			}
 		}
 		done := to == len(d.mu.slots)
 		d.mu.Unlock()
 		if done {
-			return count
+			return q
 		}
 	}
+}
+
+// led is the term that this node leads the shard in; 0: it does not.
+func (d *desk) led() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.term
 }
 
 // choiceOf is why the holder of a task was chosen; nil when it is not known.

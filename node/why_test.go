@@ -66,6 +66,78 @@ func TestWhy(t *testing.T) {
 	why(n, drained, "waits: no worker can do audit:dtac (1 could, draining)")
 }
 
+// What keeps a task waiting is told by whichever node is asked: the limits of
+// who could do it, the other fleets, its delay, its dependencies, an approval.
+func TestWhyLimits(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	m := manifest("one", 0, "vet:*", "sum:x")
+	m.Capabilities[0].MaxConcurrent = 1
+	if _, err := c.nodes[0].Register(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	m = manifest("few", 1, "sum:x")
+	if _, err := c.nodes[0].Register(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	why := func(id, want string, details ...string) {
+		t.Helper()
+		for _, n := range c.nodes {
+			c.eventually("why says "+want, func() error {
+				got, err := n.Why(t.Context(), id)
+				if err != nil {
+					return err
+				}
+				text := strings.Join(got.Details, "\n")
+				for _, d := range details {
+					if !strings.Contains(text, d) {
+						return errNoTask(got.Summary + "\n" + text)
+					}
+				}
+				if !strings.HasPrefix(got.Summary, want) {
+					return errNoTask(got.Summary)
+				}
+				return nil
+			})
+		}
+	}
+	c.submit(c.nodes[0], api.TaskSpec{Action: "vet", Target: "a"})
+	l := c.lease(c.nodes[2], "one", 10)
+	next := c.submit(c.nodes[0], api.TaskSpec{Action: "vet", Target: "b"})
+	why(next, "waits: the next of its class, for 1 healthy worker at the limit of what may be held at once", "one could, but holds 1 task of vet:*, its max_concurrent")
+	sum := c.submit(c.nodes[0], api.TaskSpec{Action: "sum", Target: "x"})
+	c.lease(c.nodes[1], "few", 10)
+	why(sum, "given to few: ")
+	second := c.submit(c.nodes[0], api.TaskSpec{Action: "sum", Target: "x"})
+	why(second, "waits: the next of its class, for 2 healthy workers", "few could, but holds 1 task, its max_concurrent_tasks")
+	c.settle(c.nodes[2], "one", l, "complete")
+	why(next, "waits: the next of its class, for 1 healthy worker")
+
+	later := time.Now().Add(time.Hour)
+	why(c.submit(c.nodes[0], api.TaskSpec{Action: "sum", Target: "x", NotBefore: &later}), "waits until "+later.UTC().Format("2006-01-02T15:04"))
+	why(c.submit(c.nodes[0], api.TaskSpec{Action: "sum", Target: "x", After: []string{second}}), "waits for 1 task to complete", second)
+	why(c.submit(c.nodes[0], api.TaskSpec{Action: "sum", Target: "x", Approval: []byte(`{"approvers":1}`)}), "waits for approval: 0 of 1", "quorate task approve ")
+
+	specs := make([]api.TaskSpec, 64)
+	for i := range specs {
+		specs[i] = api.TaskSpec{Action: "none", Target: "x", FleetID: "flood"}
+	}
+	if _, err := c.nodes[0].Submit(t.Context(), specs, "test"); err != nil {
+		t.Fatal(err)
+	}
+	why(c.submit(c.nodes[0], api.TaskSpec{Action: "none", Target: "x"}), "waits: no worker can do none:x")
+	c.register(c.nodes[0], "able", "none:*")
+	behind := make([]api.TaskSpec, 64)
+	for i := range behind {
+		behind[i] = api.TaskSpec{Action: "none", Target: "x"}
+	}
+	vs, err := c.nodes[0].Submit(t.Context(), behind, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	why(vs[len(vs)-1].TaskID, "waits: behind ", "other fleets have ")
+}
+
 // behind n of its class: the place among the shard's tasks nobody holds.
 func TestAhead(t *testing.T) {
 	d := newDesk(1, func([]ready) {})
@@ -78,7 +150,7 @@ func TestAhead(t *testing.T) {
 		}
 		d.applied([]ledger.Event{{Brief: b}})
 	}
-	if n := d.ahead(ledger.NewTaskID(1, 1018, 18)); n != 9 {
+	if n := d.ahead(ledger.NewTaskID(1, 1018, 18)).count; n != 9 {
 		t.Errorf("behind %d of its class, want 9", n)
 	}
 }
