@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 )
 
@@ -21,6 +22,7 @@ const (
 	RuleLedger     = "ledger"      // a ledger does not verify, or two differ
 	RuleUnrecorded = "unrecorded"  // something acknowledged is not in the ledger
 	RuleOnce       = "once"        // an exactly_once task was run again though nobody knew that it had not happened
+	RuleEffect     = "effect"      // an exactly_once effect happened twice, or not at all though it is completed
 	RuleSteps      = "ledger_step" // the ledger tells an impossible life of a task
 )
 
@@ -58,9 +60,10 @@ type life struct {
 
 // checker collects violations while it walks a history.
 type checker struct {
-	h     *History
-	lives map[string]*life
-	found []Violation
+	h      *History
+	lives  map[string]*life
+	latest map[uint32]uint64 // see laterLeaders
+	found  []Violation
 }
 
 // Check returns every violation in h, ordered by task and rule; nil when all
@@ -68,8 +71,10 @@ type checker struct {
 func Check(h *History) []Violation {
 	c := &checker{h: h, lives: map[string]*life{}}
 	c.collect()
+	c.latest = c.laterLeaders()
 	c.keys()
 	c.ledgers()
+	c.once()
 	for _, id := range slices.Sorted(maps.Keys(c.lives)) {
 		l := c.lives[id]
 		c.end(id, l)
@@ -207,17 +212,39 @@ func (c *checker) epochs(id string, l *life) {
 	}
 }
 
+// laterLeaders are, by shard, the latest terms of which a grant tells.
+func (c *checker) laterLeaders() map[uint32]uint64 {
+	latest := map[uint32]uint64{}
+	for _, g := range c.h.Grants {
+		if id, err := ledger.ParseTaskID(g.TaskID); err == nil {
+			latest[id.Shard()] = max(latest[id.Shard()], g.Epoch>>ledger.EpochTermShift)
+		}
+	}
+	return latest
+}
+
 // stale: who was overtaken by a newer grant before asking is refused, unless
-// the answer only repeats one already given.
+// the answer only repeats one already given. Leases of these tasks are not in
+// the log: what an overtaking leader gave, and nobody told the next one, that
+// one can't know. So where there was a next one, the older holder may be
+// believed: its attempt is as good as the other. Within one leader's reign, and
+// its successor's, it is not.
 func (c *checker) stale(id string, l *life) {
 	for _, s := range l.settlings {
 		if s.Answer != Acked || s.Replayed {
 			continue
 		}
 		for _, g := range l.grants {
-			if g.Epoch > s.Epoch && g.before(s.Span) {
+			if g.Epoch > s.Epoch && g.before(s.Span) && !c.forgotten(id, s.Epoch, g.Epoch) {
 				c.bad(RuleStale, id, "%s of %s at epoch %d was accepted although %s held epoch %d", s.Verdict, s.AgentID, s.Epoch, g.AgentID, g.Epoch)
 			}
 		}
 	}
+}
+
+// forgotten says that the leader that gave the task again, after a change, may
+// have been followed by one that was not told.
+func (c *checker) forgotten(task string, old, again uint64) bool {
+	id, err := ledger.ParseTaskID(task)
+	return err == nil && old>>ledger.EpochTermShift < again>>ledger.EpochTermShift && c.latest[id.Shard()] > again>>ledger.EpochTermShift
 }

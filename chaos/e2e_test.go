@@ -24,7 +24,7 @@ func TestNothingIsLostUnderFaults(t *testing.T) {
 	for _, n := range rep.Faults {
 		faults += n
 	}
-	if faults == 0 || rep.Tasks == 0 || rep.Grants == 0 || rep.Completed == 0 || rep.Records == 0 {
+	if faults == 0 || rep.Tasks == 0 || rep.Grants == 0 || rep.Completed == 0 || rep.Records == 0 || rep.Effects == 0 || rep.Doubts == 0 {
 		t.Errorf("a run that did nothing proves nothing: %+v", rep)
 	}
 }

@@ -85,6 +85,7 @@ type History struct {
 	Settlings   []Settling   `json:"settlings"`
 	Sights      []Sight      `json:"sights"`
 	Books       []Book       `json:"books"`
+	Effects     []Effect     `json:"effects"`
 
 	mu    sync.Mutex // guards the slices while recording
 	clock atomic.Int64

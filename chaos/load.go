@@ -39,10 +39,12 @@ var capabilities = []string{"count:up", "count:down"}
 
 // load drives submitters and workers over a cluster and records all of it.
 type load struct {
-	h     *History
-	nodes []wire.Client
-	seed  uint64
-	calm  atomic.Bool // the faults are over: workers complete all they get
+	h      *History
+	nodes  []wire.Client
+	seed   uint64
+	calm   atomic.Bool  // the faults are over: workers complete all they get, and nobody dies
+	deaths atomic.Int64 // of actors
+	lie    bool         // tests: who verifies says that nothing happened
 }
 
 func (l *load) any(rng *rand.Rand) wire.Client { return l.nodes[rng.IntN(len(l.nodes))] }
@@ -142,7 +144,11 @@ func (l *load) worker(ctx context.Context, n int) {
 	}
 	w.node = l.any(w.rng)
 	defer w.late.Wait()
-	for !w.register(ctx) {
+	can := capabilities
+	if n == workers-1 {
+		can = can[:1] // one half of the work only
+	}
+	for !w.register(ctx, can...) {
 		if !pause(ctx, retryPause) {
 			return
 		}
@@ -166,12 +172,8 @@ type worker struct {
 	late sync.WaitGroup // settlements that come too late on purpose
 }
 
-// register enters the agent; the last worker can do one half of the work only.
-func (w *worker) register(ctx context.Context) bool {
-	can := capabilities
-	if w.id == fmt.Sprintf("w%d", workers-1) {
-		can = can[:1]
-	}
+// register enters the agent.
+func (w *worker) register(ctx context.Context, can ...string) bool {
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if err := w.node.Register(rctx, w.id, can...); err != nil {

@@ -34,6 +34,8 @@ type RunConfig struct {
 	JSON bool
 	// Out takes progress and report; default: nothing is printed.
 	Out io.Writer
+
+	lie bool // tests: see load
 }
 
 // MaxRunDuration bounds a run: its whole history is held in memory.
@@ -58,6 +60,10 @@ type RunReport struct {
 	Completed  int            `json:"completions_acknowledged"`
 	Stale      int            `json:"stale_refused"`
 	Records    int            `json:"ledger_records"`
+	Effects    int            `json:"effects"` // of exactly_once actions, on a counter outside
+	Undone     int            `json:"effects_undone"`
+	Deaths     int            `json:"agents_died_acting"`
+	Doubts     int            `json:"actions_in_doubt"` // that were at some time
 	Violations []Violation    `json:"violations,omitempty"`
 	Dir        string         `json:"dir,omitempty"` // with Keep
 	Replay     string         `json:"replay"`
@@ -128,7 +134,7 @@ func (r *run) say(format string, args ...any) {
 
 func (r *run) do(ctx context.Context, rep *RunReport) (err error) {
 	r.say("seed %d: starting three nodes", r.cfg.Seed)
-	r.cluster, err = proc.Start(ctx, proc.Config{Binary: r.cfg.Binary, Keep: r.cfg.Keep})
+	r.cluster, err = proc.Start(ctx, proc.Config{Binary: r.cfg.Binary, Keep: r.cfg.Keep, Args: []string{"--auto-approve", actionVerb + ":" + actionOn}})
 	if err != nil {
 		return err
 	}
@@ -168,10 +174,16 @@ func (r *run) underFaults(ctx context.Context, faults []fault, rep *RunReport) e
 	defer stopWork()
 	submit, stopSubmit := context.WithCancel(work)
 	defer stopSubmit()
-	l := &load{h: r.h, nodes: r.nodes, seed: r.cfg.Seed}
+	l := &load{h: r.h, nodes: r.nodes, seed: r.cfg.Seed, lie: r.cfg.lie}
 	var subs, wrks sync.WaitGroup
 	for n := range workers {
 		wrks.Go(func() { l.worker(work, n) })
+	}
+	for n := range actors {
+		wrks.Go(func() { l.act(submit, work, n) })
+	}
+	for _, action := range []string{"check", "undo"} {
+		wrks.Go(func() { l.hook(work, action) })
 	}
 	for n := range submitters {
 		subs.Go(func() { l.submit(submit, work, n) })
@@ -183,6 +195,7 @@ func (r *run) underFaults(ctx context.Context, faults []fault, rep *RunReport) e
 		rep.Faults[string(kind)] = n
 	}
 	l.calm.Store(true)
+	rep.Deaths = int(l.deaths.Load())
 	stopSubmit()
 	if err == nil {
 		subs.Wait() // every key is acknowledged
@@ -319,6 +332,20 @@ func (r *run) tally(rep *RunReport) {
 	for _, b := range r.h.Books {
 		rep.Records = max(rep.Records, len(b.Records))
 	}
+	for _, e := range r.h.Effects {
+		if e.Undo {
+			rep.Undone++
+		} else {
+			rep.Effects++
+		}
+	}
+	if len(r.h.Books) > 0 {
+		for _, rec := range r.h.Books[0].Records {
+			if rec.To == "unknown" && rec.From != "unknown" {
+				rep.Doubts++
+			}
+		}
+	}
 }
 
 // save keeps the history beside the logs when asked to.
@@ -341,6 +368,7 @@ func (r *run) print(rep RunReport) {
 	fmt.Fprintf(out, "\nseed %d, %.0f s, faults: %v\n", rep.Seed, rep.Seconds, rep.Faults)
 	fmt.Fprintf(out, "%d tasks, %d submissions acknowledged (%d unknown and asked again), %d leases, %d completions, %d stale epochs refused\n",
 		rep.Tasks, rep.Submitted, rep.Unknown, rep.Grants, rep.Completed, rep.Stale)
+	fmt.Fprintf(out, "effects outside: %d, %d undone; agents died %d times acting, %d actions were in doubt\n", rep.Effects, rep.Undone, rep.Deaths, rep.Doubts)
 	fmt.Fprintf(out, "ledger: %d records on each of %d nodes\n", rep.Records, len(r.h.Books))
 	for i, v := range rep.Violations {
 		if i == maxReportedFaults {

@@ -67,6 +67,25 @@ func (c Client) Submit(ctx context.Context, specs []api.TaskSpec) ([]api.SubmitV
 	return out.Tasks, nil
 }
 
+// Declare asks for the go for effects; verdicts come in the order given.
+func (c Client) Declare(ctx context.Context, list []api.ActionRequest) ([]api.ActionVerdict, error) {
+	var out struct {
+		Actions []api.ActionVerdict `json:"actions"`
+	}
+	if err := c.do(ctx, http.MethodPost, "/v1/actions", list, &out); err != nil {
+		return nil, err
+	}
+	if len(out.Actions) != len(list) {
+		return nil, fmt.Errorf("wire: %d verdicts for %d actions", len(out.Actions), len(list))
+	}
+	return out.Actions, nil
+}
+
+// Resolve settles a task in doubt.
+func (c Client) Resolve(ctx context.Context, task string, r api.Resolution) error {
+	return c.do(ctx, http.MethodPost, "/v1/tasks/"+url.PathEscape(task)+"/resolve", r, nil)
+}
+
 // Lease asks for work, waiting at most wait for the first task.
 func (c Client) Lease(ctx context.Context, agent string, max int, wait time.Duration) ([]api.Lease, error) {
 	var out api.Leases
