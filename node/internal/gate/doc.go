@@ -11,5 +11,5 @@
 // # Goroutines
 //
 //	name     owner     state         stop
-//	turnAway Listener  one refused   Close
+//	tell     Listener  one refused   its answer, 2 s, or Close
 package gate

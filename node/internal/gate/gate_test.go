@@ -136,15 +136,15 @@ func TestTurnedAwayAreNotWaitedFor(t *testing.T) {
 		ended <- err
 	}()
 	var conns []net.Conn
-	for i := range 3 * turnAwayQueue {
+	for i := range 3 * turnAwayMost {
 		c, err := net.Dial("tcp", inner.Addr().String())
 		if err != nil {
 			t.Fatal(i, err)
 		}
 		conns = append(conns, c)
 	}
-	last := conns[len(conns)-1]
-	if b, _ := io.ReadAll(last); len(b) > 0 && !strings.HasPrefix(string(b), "HTTP/1.1 429") {
+	last := conns[len(conns)-1] // beyond those that are told
+	if b, _ := io.ReadAll(last); len(b) > 0 {
 		t.Errorf("the last was told %q", b)
 	}
 	if err := l.Close(); err != nil {

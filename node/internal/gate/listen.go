@@ -16,30 +16,24 @@ import (
 const MaxConnections = 16_384
 
 // A refused client gets turnAwayTime to say its request and take the answer;
-// behind turnAwayQueue of them it is cut off without one.
+// beyond turnAwayMost at a time it is cut off without one.
 const (
-	turnAwayTime  = 100 * time.Millisecond
-	turnAwayQueue = 64
+	turnAwayTime = 2 * time.Second
+	turnAwayMost = 64
 )
 
 // Listener hands out at most so many connections at a time.
 type Listener struct {
 	net.Listener
 	limit, perHost int
-	refused        chan refusal
-	shut           chan struct{}
-	once           sync.Once
-	wg             sync.WaitGroup
+	wg             sync.WaitGroup // of those that tell
 	mu             struct {
 		sync.Mutex
-		open int
-		host map[string]int
+		open   int
+		host   map[string]int
+		away   map[net.Conn]struct{} // being turned away
+		closed bool
 	}
-}
-
-type refusal struct {
-	conn net.Conn
-	err  *api.Error
 }
 
 // Listen bounds l: to limit connections in all, three quarters of it from one
@@ -50,9 +44,8 @@ func Listen(l net.Listener, limit int) *Listener {
 		limit = MaxConnections
 	}
 	limit = min(limit, maxFiles()/2)
-	x := &Listener{Listener: l, limit: limit, perHost: max(limit*3/4, 1), refused: make(chan refusal, turnAwayQueue), shut: make(chan struct{})}
-	x.mu.host = map[string]int{}
-	x.wg.Go(x.turnAway)
+	x := &Listener{Listener: l, limit: limit, perHost: max(limit*3/4, 1)}
+	x.mu.host, x.mu.away = map[string]int{}, map[net.Conn]struct{}{}
 	return x
 }
 
@@ -68,13 +61,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			host = c.RemoteAddr().String()
 		}
 		if e := l.enter(host); e != nil {
-			select {
-			case l.refused <- refusal{c, e}:
-			case <-l.shut:
-				_ = c.Close()
-			default:
-				_ = c.Close() // nobody is there to tell
-			}
+			l.turnAway(c, e)
 			continue
 		}
 		return &counted{Conn: c, leave: func() { l.leave(host) }}, nil
@@ -83,8 +70,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // Close closes the listener; what was handed out stays open.
 func (l *Listener) Close() error {
-	l.once.Do(func() { close(l.shut) })
 	err := l.Listener.Close()
+	l.mu.Lock()
+	l.mu.closed = true
+	for c := range l.mu.away {
+		_ = c.Close()
+	}
+	l.mu.Unlock()
 	l.wg.Wait()
 	return err
 }
@@ -113,39 +105,41 @@ func (l *Listener) leave(host string) {
 	drop(l.mu.host, host)
 }
 
-// turnAway tells refused clients why, one after the other.
-func (l *Listener) turnAway() {
-	for {
-		select {
-		case r := <-l.refused:
-			r.tell()
-		case <-l.shut:
-			for {
-				select {
-				case r := <-l.refused:
-					_ = r.conn.Close()
-				default:
-					return
-				}
-			}
-		}
+// turnAway has a refused client told why, beside the others.
+func (l *Listener) turnAway(c net.Conn, e *api.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed || len(l.mu.away) >= turnAwayMost {
+		_ = c.Close() // nobody is there to tell
+		return
 	}
+	l.mu.away[c] = struct{}{}
+	l.wg.Go(func() {
+		tell(c, e)
+		l.mu.Lock()
+		delete(l.mu.away, c)
+		l.mu.Unlock()
+	})
 }
 
-// tell answers before the request was read, then reads what there is of it: a
-// connection closed before that would take the answer with it.
-func (r refusal) tell() {
-	defer r.conn.Close()
-	body, _ := json.Marshal(r.err) // plain fields
-	_ = r.conn.SetDeadline(time.Now().Add(turnAwayTime))
-	_, err := fmt.Fprintf(r.conn, "HTTP/1.1 %d Refused\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", r.err.Status, len(body), body)
-	half, ok := r.conn.(interface{ CloseWrite() error })
+// tell waits for a request, an answer before it would take a client by
+// surprise, answers, and reads the rest of it: a connection closed before that
+// would take the answer with it.
+func tell(c net.Conn, e *api.Error) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(turnAwayTime)) // fails only when it is closed
+	b := make([]byte, 4<<10)
+	if _, err := c.Read(b); err != nil {
+		return
+	}
+	body, _ := json.Marshal(e) // plain fields
+	_, err := fmt.Fprintf(c, "HTTP/1.1 %d Refused\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", e.Status, len(body), body)
+	half, ok := c.(interface{ CloseWrite() error })
 	if err != nil || !ok || half.CloseWrite() != nil {
 		return
 	}
-	b := make([]byte, 4<<10)
 	for {
-		if _, err := r.conn.Read(b); err != nil {
+		if _, err := c.Read(b); err != nil {
 			return // the client's end, or the deadline
 		}
 	}

@@ -115,8 +115,9 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // reply notes what was answered, and gives up on a client that reads nothing.
 type reply struct {
 	http.ResponseWriter
-	rc     *http.ResponseController
-	status int
+	rc      *http.ResponseController
+	timeout time.Duration
+	status  int
 }
 
 func (w *reply) WriteHeader(status int) {
@@ -130,7 +131,7 @@ func (w *reply) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	_ = w.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // as above
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.timeout)) // as above
 	return w.ResponseWriter.Write(b)
 }
 
@@ -151,7 +152,7 @@ func (s *server) outer(mux *http.ServeMux) http.Handler {
 			}
 			return
 		}
-		w := &reply{ResponseWriter: rw, rc: http.NewResponseController(rw)}
+		w := &reply{ResponseWriter: rw, rc: http.NewResponseController(rw), timeout: s.cfg.WriteTimeout}
 		id := requestID(r)
 		w.Header().Set("X-Request-Id", id)
 		if s.cfg.Logger.Enabled(r.Context(), slog.LevelDebug) {

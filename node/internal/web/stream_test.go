@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 	"github.com/quorate/quorate/node/internal/gate"
 )
 
-func serve(t *testing.T, f *fake, cfg Config) *httptest.Server {
+func serve(t *testing.T, f Backend, cfg Config) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(New(f, cfg))
 	t.Cleanup(s.Close)
@@ -381,5 +382,57 @@ func TestLastingRequests(t *testing.T) {
 	}
 	if status, _ := ask(t.Context(), "/v1/tasks/t?wait=1s", "ann"); status != 200 {
 		t.Errorf("after the first has gone: %d", status)
+	}
+}
+
+// torrent has events without an end, and says when it was told to stop.
+type torrent struct {
+	fake
+	sent atomic.Int64 // bytes
+	over chan error
+}
+
+func (f *torrent) Events(_ context.Context, _ api.EventRequest, ready func(string), fn func(api.Event) error) error {
+	ready("0")
+	detail := strings.Repeat("x", 8<<10)
+	for {
+		if err := fn(api.Event{ID: "1", Record: api.Record{Verb: "submit", Detail: detail}}); err != nil {
+			f.over <- err
+			return err
+		}
+		f.sent.Add(int64(len(detail)))
+	}
+}
+
+// A client that follows events and never reads is given up; until then nothing
+// is held for it but what its connection takes. Others are not held up.
+func TestEventsNeverRead(t *testing.T) {
+	f := &torrent{over: make(chan error, 1)}
+	s := serve(t, f, Config{WriteTimeout: 300 * time.Millisecond})
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	late := time.After(20 * time.Second)
+	for ended := false; !ended; {
+		select {
+		case <-f.over:
+			ended = true
+		case <-late:
+			t.Fatal("it is waited for without an end")
+		default:
+			resp, err := http.Get(s.URL + "/healthz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+	}
+	if n := f.sent.Load(); n > 64<<20 {
+		t.Errorf("%d bytes were sent to a client that does not read", n)
 	}
 }

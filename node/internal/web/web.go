@@ -85,7 +85,10 @@ type Config struct {
 	// BodyTimeout is how long a body may take to arrive; each read of a
 	// stream. Default one minute.
 	BodyTimeout time.Duration
-	Logger      *slog.Logger
+	// WriteTimeout is how long a client may take nothing of its answer. Default
+	// 30 s.
+	WriteTimeout time.Duration
+	Logger       *slog.Logger
 	// Gate bounds requests that last: sessions, events, long polls, NDJSON.
 	// Default: one of its own.
 	Gate *gate.Gate
@@ -119,6 +122,9 @@ func New(b Backend, cfg Config) http.Handler {
 	}
 	if cfg.Gate == nil {
 		cfg.Gate = gate.New(gate.Config{})
+	}
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = writeTimeout
 	}
 	s := &server{b: b, cfg: cfg}
 	s.gateway = newGateway(b, s)
