@@ -176,7 +176,11 @@ func (n *core) archiveShard(ctx context.Context, shard uint32, asked bool) (run 
 	if err != nil {
 		return nil, false, err
 	}
-	c, err := n.findCut(ctx, shard, from, &policy, now)
+	written, err := n.writtenFrom(shard, from.Records+1)
+	if err != nil {
+		return nil, false, err
+	}
+	c, err := n.findCut(ctx, shard, from, written, &policy, now)
 	if err != nil || c == nil {
 		return nil, false, err
 	}
@@ -265,8 +269,9 @@ func (a *archiver) waits(shard uint32, policy string, now int64) bool {
 }
 
 // findCut walks what is over; nil: nothing that may go. A journal's last file
-// ends where its first record is over, so that it may go, too, when all are.
-func (n *core) findCut(ctx context.Context, shard uint32, from floor, policy *recordPolicy, now int64) (*cut, error) {
+// ends where its first record is over, so that it may go, too, when all are. What
+// an archive has that was written before a crash goes first.
+func (n *core) findCut(ctx context.Context, shard uint32, from floor, written uint64, policy *recordPolicy, now int64) (*cut, error) {
 	starts := n.store.JournalFiles(shard)
 	last := starts[len(starts)-1]
 	at, wait := cut{to: from, drop: true}, int64(ledger.MaxRetentionMillis)+now
@@ -289,7 +294,7 @@ func (n *core) findCut(ctx context.Context, shard uint32, from floor, policy *re
 		if i < len(starts) && starts[i] == next.offset {
 			best = n.cutAt(&at)
 		}
-		return best == nil || next.offset-from.offset < archiveBytes
+		return best == nil || best.to.Records != written && next.offset-from.offset < archiveBytes
 	})
 	if err != nil || bad != nil {
 		if bad != nil {
@@ -297,7 +302,7 @@ func (n *core) findCut(ctx context.Context, shard uint32, from floor, policy *re
 		}
 		return nil, err
 	}
-	if at.to.offset > last { // some of the last file: it ends here
+	if (best == nil || best.to.Records != written) && at.to.offset > last { // some of the last file: it ends here
 		if err := n.store.CutJournal(shard); err != nil {
 			return nil, errInternal(err)
 		}
@@ -311,6 +316,23 @@ func (n *core) findCut(ctx context.Context, shard uint32, from floor, policy *re
 		n.archives.mu.Unlock()
 	}
 	return best, nil
+}
+
+// writtenFrom is the last record of an archive that begins with one; 0: there
+// is none.
+func (n *core) writtenFrom(shard uint32, first uint64) (last uint64, err error) {
+	err = n.trails.fs.Walk(n.archives.dir, func(path string, _ int64) {
+		var s uint32
+		var f, l uint64
+		name := filepath.Base(path)
+		if k, _ := fmt.Sscanf(name, "%d-%d-%d", &s, &f, &l); k == 3 && s == shard && f == first && trail.ArchiveName(s, f, l) == name {
+			last = max(last, l)
+		}
+	})
+	if err != nil {
+		err = archiveError(err)
+	}
+	return last, err
 }
 
 func (n *core) cutAt(at *cut) *cut {

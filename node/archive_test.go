@@ -247,7 +247,11 @@ func TestArchiveInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.damagedArchive(kept[0])
+	c.fill(c.nodes[0], 2) // what was archived goes by itself, the rest behind it
 	p := c.archived(c.nodes[0], &old.Checkpoint)
+	if list, err := filepath.Glob(filepath.Join(dir, "0001-000000000001-*.zst")); err != nil || len(list) != 1 {
+		t.Error(list, err)
+	}
 	if after, err := os.Stat(kept[0]); err != nil || after.Size() != before.Size() {
 		t.Errorf("%+v, %v", p, err)
 	}
