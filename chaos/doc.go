@@ -14,7 +14,8 @@
 //     increase, and a stale one is refused;
 //   - one idempotency key is one task;
 //   - an exactly_once task is not run again without anybody's word that it had
-//     not happened;
+//     not happened, and its effect, on a counter outside that honours no key,
+//     is there once if it is completed, and never twice;
 //   - the ledgers of all nodes verify and are prefixes of one another.
 //
 // Nodes are separate processes started and killed by package proc. The checker
@@ -30,6 +31,8 @@
 //	name       owner    state                      stop
 //	submitter  Run      its keys and the History   its count or the context
 //	worker     Run      its agent ID, the History  the context, after the last task ended
+//	actor      Run      one action and its lives   the action's end, or the context
+//	hook       Run      verify and rollback tasks  the context, after the last task ended
 //	nemesis    Run      the fault schedule         the context
 //	watcher    Demo     counts per agent and node  the context, after the last task ended
 package chaos
