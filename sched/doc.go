@@ -65,7 +65,7 @@
 //	submit 1 / 32, nobody taking; with a taker   24 / 12; 56 / 27
 //	1 M tasks, four bands, two parking workers   29
 //	best of 10 / 1,000 / 10,000 waiting          60 / 160 / 430  (scores in the workers: 60 / 155 / 520)
-//	match, rank, lease among 10,000, 1 / 8 taken 940 / 310  (node; fronts in the queues, masks apart: 1,620)
+//	match, rank, lease among 10,000, 1 / 8 taken 950 to 1,300 / 310 to 480  (node; fronts in the queues: 1,610, 1,020 beside it)
 //	push to a parked worker and back             528
 //
 // Behind another fleet's 100,000, 2,000 tasks have .500 of the service at 1:1,
