@@ -138,6 +138,7 @@ func TestNodeIDClaimedTwice(t *testing.T) {
 	a := start(t, "a", note)
 	b := start(t, "b", seeds(a.Addr()))
 	b.sees(t, "a", "b")
+	a.sees(t, "a", "b") // or the imposter may be the first b that a hears of
 	imposter := start(t, "b", seeds(a.Addr()))
 	select {
 	case c := <-conflicts:
