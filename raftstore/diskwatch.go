@@ -306,13 +306,7 @@ func (s *shard) handOver() {
 	if s.replica.role != raft.StateLeader {
 		return
 	}
-	best := FollowerStatus{}
-	for _, f := range s.replica.followers() {
-		if f.Active && slices.Contains(s.replica.confState.GetVoters(), f.RaftID) && !s.env.watch.said(f.RaftID, diskStall) &&
-			(best.RaftID == 0 || f.Match > best.Match) {
-			best = f
-		}
-	}
+	best := s.replica.mostAdvanced(func(id uint64) bool { return s.env.watch.said(id, diskStall) })
 	if best.RaftID == 0 {
 		return
 	}

@@ -35,7 +35,7 @@
 //	journal durable before its log entries go                 stateWrite.prepare, stateGroup.next
 //	journal files go after a checkpoint that says so           Store.TrimJournal, journal.drop; streams pin them
 //	log truncated behind durable state only                   shard.checkpointWritten
-//	a command is lost only if another entry has its index     pendingBatches.take; otherwise ErrUnknown
+//	a command is lost only if another entry has its index     pendingBatches.take, Replica.failUnlogged; otherwise ErrUnknown
 //	Lead only after an entry of the own term was applied      Replica.apply
 //	no stale read, also with one voter                        Replica.startReads; a context per attempt
 //	a log that lost its end is never opened                   marks, checked in disk.openShard, lowered before the log
@@ -48,7 +48,7 @@
 //	replicas of one log are in one state                      digests, compared between peers; the minority stops
 //	one membership change at a time, each by its own name      Replica.proposeChange, assignChange
 //	no change that can wedge the group                        Replica.changeFlaw
-//	what a put-away replica promised it still keeps           disk.putAway, disk.create, Replica.silent
+//	what a put-away replica promised it still keeps           disk.putAway, disk.create, Replica.silent, .noteAppended
 //	every Done is called once                                 mailbox.close, Replica.Stop
 //
 // # Goroutines

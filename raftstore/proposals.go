@@ -2,7 +2,9 @@ package raftstore
 
 import (
 	"encoding/binary"
+	"errors"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
@@ -68,8 +70,9 @@ func (q *proposalQueue) refuseAll(err error) {
 	}
 }
 
-// pendingBatches are the entries this process proposed and whose fate is open, in index order. An entry is lost for
-// certain once another one is committed at its index: log positions are committed once and for all.
+// pendingBatches are the entries this process proposed and whose fate is open, in index order (failUnless sees to that
+// when a leader comes back). An entry is lost for certain once another one is committed at its index: log positions are
+// committed once and for all.
 type pendingBatches struct {
 	batches     []*pendingBatch
 	start       int
@@ -168,6 +171,20 @@ func (p *pendingBatches) failUpTo(index uint64, err error) {
 	}
 }
 
+// failUnless answers what is not logged; see failUnlogged.
+func (p *pendingBatches) failUnless(logged func(index, term uint64) bool, err error) {
+	kept := p.batches[:p.start]
+	for _, b := range p.batches[p.start:] {
+		if b.index == 0 || logged(b.index, b.term) {
+			kept = append(kept, b)
+			continue
+		}
+		b.fail(err)
+	}
+	clear(p.batches[len(kept):])
+	p.batches = kept
+}
+
 func (p *pendingBatches) failAll(err error) {
 	if b := p.applying; b != nil { // the machine panicked in it
 		p.applying = nil
@@ -198,5 +215,18 @@ func (b *pendingBatch) answer(index uint64, outcomes [][]byte) {
 			res.Outcome = outcomes[i]
 		}
 		p.Done(res)
+	}
+}
+
+// failUnlogged answers what this replica proposed in a term before the one it begins to lead and what another leader
+// has taken from its log since: it may still be committed, by a third, and this log grows over its indices.
+func (r *Replica) failUnlogged() {
+	logged := func(index, term uint64) bool {
+		at, err := r.cfg.Log.Term(index)
+		return errors.Is(err, raft.ErrCompacted) || err == nil && at == term
+	}
+	r.pending.failUnless(logged, ErrUnknown)
+	if c := r.change; c != nil && c.index != 0 && !logged(c.index, c.term) {
+		r.endChange(c.index, ErrUnknown)
 	}
 }

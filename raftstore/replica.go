@@ -84,6 +84,7 @@ type Replica struct {
 	campaign   campaignPlan
 	held       votesHeld
 	spoke      map[uint64]heardMessage // peer → its last message while no leader was known
+	denials    map[uint64]denial
 
 	transfer    *transfer
 	change      *pendingChange
@@ -120,7 +121,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 		cfg: cfg, rn: rn, confState: cs,
 		term: hs.GetTerm(), commit: hs.GetCommit(),
 		applied: cfg.Applied, appliedTerm: appliedTerm,
-		heard: make(map[uint64]uint64), acked: make(map[uint64]acknowledged), spoke: make(map[uint64]heardMessage),
+		heard: make(map[uint64]uint64), acked: make(map[uint64]acknowledged), spoke: make(map[uint64]heardMessage), denials: make(map[uint64]denial),
 	}
 	r.queue.maxCommands, r.queue.maxBytes = cfg.MaxBatchCommands, cfg.MaxBatchBytes
 	return r, nil
@@ -157,6 +158,9 @@ func (r *Replica) Step(m *pb.Message) error {
 	switch m.GetType() {
 	case pb.MsgAppResp, pb.MsgHeartbeatResp:
 		r.heard[m.GetFrom()] = r.ticks
+		if m.GetType() == pb.MsgAppResp {
+			r.noteAppended(m)
+		}
 	case pb.MsgVote, pb.MsgPreVote, pb.MsgTimeoutNow:
 		if r.silent() {
 			return nil
@@ -372,6 +376,9 @@ func (r *Replica) observe(rd raft.Ready) {
 		r.cfg.Machine.Follow(follow)
 	}
 	if r.role == raft.StateLeader {
+		if was != raft.StateLeader || lost {
+			r.failUnlogged()
+		}
 		r.pending.orphanTicks = 0
 		for id := range r.heard { // what was heard before this term says nothing about it
 			delete(r.heard, id)

@@ -100,7 +100,8 @@ func (r *Replica) check(m *pb.Message) error {
 			return err
 		}
 		if r.silent() && m.GetCommit() > last {
-			return fmt.Errorf("a heartbeat for the replica that was put away, which had index %d: %w", m.GetCommit(), ErrMalformed)
+			// Meant for the replica that was put away, or its leader believes it: then it has to be answered (noteAppended).
+			m.Commit = &last
 		}
 		if m.GetTerm() >= r.term && m.GetCommit() > last {
 			return fmt.Errorf("leader %x has an acknowledgement by this replica of index %d, but its log ends at %d: entries were lost",

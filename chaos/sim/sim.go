@@ -54,6 +54,7 @@ func (s *Stats) add(o Stats) {
 type Failure struct {
 	Seed  uint64
 	Plant Plant
+	Steps int // of the run, if not the usual number
 	Step  int
 	What  string
 }
@@ -65,6 +66,9 @@ func (f *Failure) Error() string {
 // Replay is the command that repeats the run.
 func (f *Failure) Replay() string {
 	cmd := fmt.Sprintf("quorate chaos sim --seed %d --trace", f.Seed)
+	if f.Steps != 0 {
+		cmd += fmt.Sprintf(" --steps %d", f.Steps)
+	}
 	if f.Plant != PlantNone {
 		cmd += " --plant " + string(f.Plant)
 	}
@@ -171,6 +175,9 @@ func Run(cfg Config) (stats Stats, err error) {
 			v, ok := p.(violation)
 			if !ok {
 				panic(p)
+			}
+			if cfg.Steps != DefaultSteps {
+				v.Steps = cfg.Steps
 			}
 			err = v.Failure
 		}
