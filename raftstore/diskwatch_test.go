@@ -254,11 +254,12 @@ func TestDiskBudget(t *testing.T) {
 	path := s.fs.PathJoin(s.cfg.Dir, "ballast")
 	ballast := func(size int64) { // so much more than the store has itself
 		t.Helper()
-		f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+		f, err := s.fs.Create(path+".new", vfs.WriteCategoryUnspecified)
 		if err == nil {
 			_, err = f.Write(make([]byte, size))
 		}
-		if err = errors.Join(err, f.Close()); err != nil {
+		// Renamed, because the store looks by itself as well: it must not see less for a moment.
+		if err = errors.Join(err, f.Close(), s.fs.Rename(path+".new", path)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -55,7 +55,7 @@ func (r *Replica) TransferLeader(to uint64, done func(error)) {
 	}
 	r.endTransfer("another hand-over began")
 	r.transfer = &transfer{to: to, term: r.term, done: []func(error){done}}
-	r.rn.TransferLeader(to)
+	r.tellRaft(to)
 }
 
 func (r *Replica) transferError(to uint64, reason string) error {
@@ -71,14 +71,22 @@ func (r *Replica) tickTransfer() {
 	t.ticks++
 	switch {
 	case t.ticks >= r.cfg.ElectionTicks && r.leads():
-		r.rn.TransferLeader(r.cfg.ID) // calls raft's own attempt off: proposals go on
+		r.tellRaft(r.cfg.ID) // calls raft's own attempt off: proposals go on
 		r.queue.held = false
 		r.endTransfer(r.whyKept(t.to))
 	case t.ticks >= 2*r.cfg.ElectionTicks:
 		r.endTransfer("this replica gave it up, and no leader is known yet")
 	case t.ticks%transferRetryTicks == 0 && r.leads():
-		r.rn.TransferLeader(r.cfg.ID)
-		r.rn.TransferLeader(t.to)
+		r.tellRaft(r.cfg.ID)
+		r.tellRaft(t.to)
+	}
+}
+
+// tellRaft begins a hand-over, or calls one off. Raft may have lost the leadership in a message that was just taken in;
+// a follower would send its leader the wish, which no peer takes.
+func (r *Replica) tellRaft(to uint64) {
+	if r.rn.BasicStatus().RaftState == raft.StateLeader {
+		r.rn.TransferLeader(to)
 	}
 }
 
