@@ -47,6 +47,8 @@ type LifecycleConfig struct {
 	// Guarantee is the tasks' level; default at_least_once. An exactly_once
 	// task has a verify task declared and is approved by a rule.
 	Guarantee string
+	// AuditLevel is the nodes': "hash" (default) or "log".
+	AuditLevel string
 	// Live is how many tasks that nobody can do wait in the cluster meanwhile;
 	// at most 4 Mi.
 	Live int
@@ -170,6 +172,9 @@ func Lifecycle(ctx context.Context, cfg LifecycleConfig) (LifecycleReport, error
 	args := []string{"--auto-approve", capability}
 	if cfg.Profile != "" {
 		args = append(args, "--profile", cfg.Profile)
+	}
+	if cfg.AuditLevel != "" {
+		args = append(args, "--audit-level", cfg.AuditLevel)
 	}
 	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: cmp.Or(cfg.Shards, -1), Args: args})
 	if err != nil {

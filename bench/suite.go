@@ -40,6 +40,10 @@ type SuiteLine struct {
 	Min      float64   `json:"min"`
 	Max      float64   `json:"max"`
 	Runs     []float64 `json:"runs"` // in the order taken
+	// OfFirst is the median of the rounds' ratios to the first case, with the
+	// least and the greatest; 0 for that case, and for what it does not have.
+	OfFirst      float64    `json:"of_first,omitempty"`
+	OfFirstRange [2]float64 `json:"of_first_range,omitzero"`
 }
 
 const (
@@ -102,6 +106,7 @@ func suiteWorkloads(cfg SuiteConfig) []suiteWorkload {
 		{name: "submits", about: "as fast as callers are acknowledged, each with one request under way, while no agent is there"},
 		{name: "payload", about: "as fast as they complete, by size of the input", x: "bytes of input", y: "lifecycles/s"},
 		{name: "agents", about: "as fast as they complete, by number of connected agents", x: "agents", y: "lifecycles/s"},
+		{name: "audit", about: "as fast as they complete, audit records kept only, or hashed into Merkle trees as well"},
 		{name: "via", about: "as fast as they complete, by the way nodes are spoken to"},
 		{name: "live", about: "as fast as they complete, while tasks wait that nobody can do", x: "waiting tasks", y: "lifecycles/s"},
 		{name: "backlog", about: "tasks that are all there before the first agent comes"},
@@ -134,6 +139,9 @@ func suiteWorkloads(cfg SuiteConfig) []suiteWorkload {
 	}
 	add("via", suiteCase{name: "stream", metrics: full})
 	add("via", suiteCase{name: "http", load: LifecycleConfig{Via: ViaHTTP}, metrics: full})
+	for _, level := range []string{"log", "hash"} {
+		add("audit", suiteCase{name: level, load: LifecycleConfig{AuditLevel: level}, metrics: full})
+	}
 	for _, n := range cfg.Live {
 		add("live", suiteCase{name: fmt.Sprint(n), x: float64(n), load: LifecycleConfig{Live: n}, metrics: full})
 	}
@@ -251,7 +259,11 @@ func (w suiteWorkload) run(ctx context.Context, cfg SuiteConfig) ([]SuiteLine, e
 		}
 	}
 	for i := range lines {
-		lines[i].Min, lines[i].Median, lines[i].Max = Spread(lines[i].Runs)
+		l := &lines[i]
+		l.Min, l.Median, l.Max = Spread(l.Runs)
+		if j := slices.IndexFunc(lines, func(o SuiteLine) bool { return o.Case == w.cases[0].name && o.Metric == l.Metric }); j >= 0 && l.Case != w.cases[0].name {
+			l.OfFirst, l.OfFirstRange = ratios(l.Runs, lines[j].Runs)
+		}
 	}
 	return lines, nil
 }
@@ -288,7 +300,11 @@ func (w suiteWorkload) report(cfg SuiteConfig, lines []SuiteLine) error {
 		fmt.Fprintf(cfg.Out, "\n%s: %s; median [min–max] of %d\n", w.name, w.about, cfg.Rounds)
 		t := tabwriter.NewWriter(cfg.Out, 0, 4, 2, ' ', 0)
 		for _, l := range lines {
-			fmt.Fprintf(t, "  %s\t%s\t%s %s\t[%s–%s]\n", l.Case, l.Metric, Figure(l.Median), l.Unit, Figure(l.Min), Figure(l.Max))
+			ratio := ""
+			if l.OfFirst > 0 {
+				ratio = fmt.Sprintf("%.2f× [%.2f–%.2f] of %s", l.OfFirst, l.OfFirstRange[0], l.OfFirstRange[1], w.cases[0].name)
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s %s\t[%s–%s]\t%s\n", l.Case, l.Metric, Figure(l.Median), l.Unit, Figure(l.Min), Figure(l.Max), ratio)
 		}
 		if err := t.Flush(); err != nil {
 			return fmt.Errorf("bench: %w", err)

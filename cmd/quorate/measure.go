@@ -37,7 +37,7 @@ func (c *benchCurveCmd) Run(ctx context.Context, con console) error {
 }
 
 type benchSuiteCmd struct {
-	Workloads []string      `help:"levels, rates, single, submits, payload, agents, via, live, backlog, failover; default: all."`
+	Workloads []string      `help:"levels, rates, single, submits, payload, agents, audit, via, live, backlog, failover; default: all."`
 	Rounds    int           `default:"3" help:"Turns of each case; medians and spread are printed."`
 	Duration  time.Duration `default:"5s" help:"How long to measure each, each time."`
 	Backlog   int           `default:"1000000" help:"Tasks of the backlog."`
