@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -276,8 +277,14 @@ func (n *core) steal(ctx context.Context, s *seat, caps []string, room int) []gr
 	if id == 0 {
 		return nil
 	}
-	got, err := callPeer[stealRequest, []stolen](context.WithoutCancel(ctx), n, id, methodSteal,
-		stealRequest{Agent: s.agent, Node: n.id.RaftID, Caps: caps, Max: room})
+	body, err := json.Marshal(stealRequest{Agent: s.agent, Node: n.id.RaftID, Caps: caps, Max: room})
+	if err == nil {
+		body, err = n.callRaw(context.WithoutCancel(ctx), id, methodSteal, body)
+	}
+	var got []stolen
+	if err == nil {
+		got, err = readGrants(body)
+	}
 	if err != nil || len(got) == 0 {
 		n.depths.spent(id, caps) // until it says again that it has work
 		return nil
@@ -286,9 +293,10 @@ func (n *core) steal(ctx context.Context, s *seat, caps []string, room int) []gr
 }
 
 // serveSteal gives a peer's agent leases on what is queued here.
-func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
-	if q.Max < 1 || q.Max > MaxLeases {
-		return nil, errShort
+func (n *core) serveSteal(body []byte) []byte {
+	var q stealRequest
+	if err := json.Unmarshal(body, &q); err != nil || q.Max < 1 || q.Max > MaxLeases {
+		return answerOf(nil, api.Errorf(400, 2, "malformed", api.RetryNo, "a request for leases: max %d, %v", q.Max, err))
 	}
 	buf := make([]sched.Handle, q.Max)
 	var out []stolen
@@ -311,7 +319,7 @@ func (n *core) serveSteal(_ context.Context, q stealRequest) ([]stolen, error) {
 			n.store.Announce(shard)
 		}
 	}
-	return out, nil
+	return appendGrants([]byte{answerOK}, out)
 }
 
 // bodies fetches what the grants are about from this node's own replica,

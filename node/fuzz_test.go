@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/quorate/quorate/ledger"
@@ -28,6 +29,33 @@ func FuzzForwarded(f *testing.F) {
 		again, err := decodeAnswers(encodeAnswers(answers), count)
 		if err != nil || !bytes.Equal(encodeAnswers(again), encodeAnswers(answers)) {
 			t.Fatalf("%+v became %+v, %v", answers, again, err)
+		}
+	})
+}
+
+// FuzzGrants: leases that cross between nodes come as they were sent, or not at all.
+func FuzzGrants(f *testing.F) {
+	id := ledger.NewTaskID(1, 1, 1)
+	sent := []stolen{{ID: id, Epoch: 1<<63 | 7, LeaseMillis: 30_000, Attempt: 3}, {ID: id, Epoch: 1, Attempt: 1<<32 - 1, Logged: true}, {}}
+	if got, err := readGrants(appendGrants(nil, sent)); err != nil || !slices.Equal(got, sent) {
+		f.Fatalf("%+v, %v", got, err)
+	}
+	full := appendGrants(nil, make([]stolen, MaxLeases))
+	if got, err := readGrants(full); err != nil || len(got) != MaxLeases {
+		f.Fatalf("%d leases, %v", len(got), err)
+	}
+	if _, err := readGrants(appendGrants(full, sent[:1])); err == nil {
+		f.Fatal("one lease more than MaxLeases")
+	}
+	f.Add(appendGrants(nil, sent))
+	f.Add(full[:len(full)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := readGrants(b)
+		if err != nil {
+			return
+		}
+		if again, err := readGrants(appendGrants(nil, got)); err != nil || !slices.Equal(again, got) {
+			t.Fatalf("%+v became %+v, %v", got, again, err)
 		}
 	})
 }

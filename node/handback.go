@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 
 	"github.com/quorate/quorate/ledger"
@@ -34,16 +33,16 @@ func (n *core) confirmGrants(gs []grant) {
 		remote[id] = append(remote[id], stolen{ID: g.id, Epoch: g.epoch})
 	}
 	for id, list := range remote {
-		if b, err := json.Marshal(list); err == nil && id != 0 {
-			_ = n.peers.Notify(id, notifyConfirm, b) // the desk asks if it is lost
+		if id != 0 {
+			_ = n.peers.Notify(id, notifyConfirm, appendGrants(nil, list)) // the desk asks if it is lost
 		}
 	}
 }
 
 // grantsConfirmed is confirmGrants' other end.
 func (n *core) grantsConfirmed(body []byte) {
-	var list []stolen
-	if json.Unmarshal(body, &list) != nil {
+	list, err := readGrants(body)
+	if err != nil {
 		return
 	}
 	for _, g := range list {

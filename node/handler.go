@@ -20,7 +20,7 @@ func (n *core) request(ctx context.Context, from uint64, m method, body []byte) 
 	case methodRenew:
 		return serve(ctx, body, n.renewHere), nil
 	case methodSteal:
-		return serve(ctx, body, n.serveSteal), nil
+		return n.serveSteal(body), nil
 	case methodHeld:
 		return serve(ctx, body, n.heldHere), nil
 	case methodRob:

@@ -6,11 +6,11 @@ package node
 type method = uint8
 
 const (
-	methodDo        method = 1 // propose commands (binary, do.go)
-	methodTask      method = 2
-	methodTasks     method = 3
-	methodRenew     method = 4
-	methodSteal     method = 5 // leases for an idle node's agents
+	methodDo    method = 1 // propose commands (binary, do.go)
+	methodTask  method = 2
+	methodTasks method = 3
+	methodRenew method = 4
+	// 5 asked for leases and was answered in JSON
 	methodHeld      method = 6 // what agents hold of a shard, for its new leader
 	methodStats     method = 7
 	methodAgents    method = 8
@@ -19,6 +19,7 @@ const (
 	methodWhy       method = 11
 	methodCosign    method = 12
 	methodPacks     method = 13
+	methodSteal     method = 14 // leases for an idle node's agents (grantwire.go)
 	methodRenewMany method = 40
 
 	methodBodies  method = 60 // of leased tasks, for a node without a replica
@@ -48,7 +49,7 @@ const (
 // Notifications between nodes, which may be lost.
 const (
 	notifyDepths  uint8 = 1
-	notifyConfirm uint8 = 2
+	notifyConfirm uint8 = 3 // leases that arrived (grantwire.go); as 2 in JSON
 	notifySession uint8 = 40
 	notifyLoad    uint8 = 50 // what an agent says of its load
 	notifyLeads   uint8 = 60

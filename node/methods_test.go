@@ -14,7 +14,6 @@ var (
 		methodTask:      2,
 		methodTasks:     3,
 		methodRenew:     4,
-		methodSteal:     5,
 		methodHeld:      6,
 		methodStats:     7,
 		methodAgents:    8,
@@ -23,6 +22,7 @@ var (
 		methodWhy:       11,
 		methodCosign:    12,
 		methodPacks:     13,
+		methodSteal:     14,
 		methodRenewMany: 40,
 		methodBodies:    60,
 		methodRecords:   61,
@@ -47,7 +47,7 @@ var (
 	}
 	notifyNumbers = map[uint8]uint8{
 		notifyDepths:  1,
-		notifyConfirm: 2,
+		notifyConfirm: 3,
 		notifySession: 40,
 		notifyLoad:    50,
 		notifyLeads:   60,
