@@ -144,7 +144,8 @@ func (s *Store) note(sh *shard, from uint64, msg []byte) error {
 
 // digested comes after every digestEvery-th entry.
 func (s *shard) digested(index uint64) error {
-	sum := uint64(s.journal.sum) | uint64(s.journal.Size())<<32
+	size, crc := s.journal.end()
+	sum := uint64(crc) | uint64(size)<<32
 	if m, ok := s.machine.(Summary); ok {
 		sum = sum*0x9e3779b97f4a7c15 ^ m.Summary()
 	}
@@ -207,11 +208,12 @@ type evidence struct {
 const evidenceFile = "diverged.json"
 
 func (s *shard) evidence(index uint64) evidence {
+	size, crc := s.journal.end()
 	e := evidence{
 		Layer: "L5", What: fmt.Sprintf("shard %d: after log entry %d this replica's state is not the majority's", s.id, index),
 		Hint: "keep this directory: log, journal and state in it are as they were found. Start the node anew in an empty one, under a new identity.",
 		Time: s.env.cfg.Now().UTC(), Shard: s.id, RaftID: fmt.Sprintf("%016x", s.env.cfg.RaftID), Index: index, AgreedIndex: s.digests.agreed,
-		Digests: map[string]string{}, JournalBytes: s.journal.Size(), JournalCRC32C: s.journal.sum,
+		Digests: map[string]string{}, JournalBytes: size, JournalCRC32C: crc,
 		CheckpointIndex: s.log.checkpoint.index, FirstLogIndex: s.log.truncated + 1, LastLogIndex: s.log.last,
 	}
 	for id := range s.digests.of {

@@ -214,7 +214,7 @@ func (j *journal) pin() (unpin func()) {
 
 // rollLocked begins the next segment behind what was written. When that fails the present one goes on for a while.
 func (j *journal) rollLocked() error {
-	at := journalBase{j.mu.size, j.sum}
+	at := journalBase{j.mu.size, j.sumLocked()}
 	s := &segment{path: j.fs.PathJoin(j.dir, segmentName(j.shard, at)), start: at.bytes, sum: at.sum}
 	f, err := j.fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified)
 	if err != nil {

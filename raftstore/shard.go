@@ -254,9 +254,10 @@ func (s *shard) maybeCheckpoint(later bool) bool {
 	}
 	s.cpTicks, s.replica.appliedBytes, s.replica.confChanged = 0, 0, false
 	s.cpSeq++
+	size, sum := s.journal.end()
 	s.frozen = checkpoint{
 		index: s.replica.applied, term: s.replica.appliedTerm, conf: s.replica.confState,
-		journalBytes: s.journal.Size(), journalSum: s.journal.sum, floor: s.journal.wantedFloor(), machine: changes.Meta,
+		journalBytes: size, journalSum: sum, floor: s.journal.wantedFloor(), machine: changes.Meta,
 	}
 	name, c := fmt.Sprintf("checkpoint-%d-%d", s.id, s.cpSeq), s.frozen
 	s.background(func() { s.writeCheckpoint(name, changes, c) })
@@ -286,13 +287,15 @@ const freezeWarning = 20 * time.Millisecond
 func (s *shard) writeCheckpoint(name string, changes Changes, c checkpoint) {
 	err := s.env.group.put(&stateWrite{name: name, shard: s.id, changes: changes, c: c, prepare: func(w *stateWrite) error {
 		ch := &w.changes
+		puts := [][]KV{ch.Puts}
 		for more := ch.More != nil; more; {
 			var part Changes
 			part.Puts, part.Deletes, more = ch.More()
-			ch.Puts, ch.Deletes = append(ch.Puts, part.Puts...), append(ch.Deletes, part.Deletes...)
+			puts, ch.Deletes = append(puts, part.Puts), append(ch.Deletes, part.Deletes...)
 			runtime.Gosched() // or the turn of this goroutine ends within More, and Apply waits for its lock meanwhile
 			s.env.group.pace.rest()
 		}
+		ch.Puts = slices.Concat(puts...)
 		return s.journal.sync()
 	}})
 	if err != nil {
