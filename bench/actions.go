@@ -29,7 +29,8 @@ type ActionsConfig struct {
 	Rate int
 	// Batch is how many actions one request carries at most; default 128.
 	Batch int
-	// Agents is how many agents declare at once; default 12.
+	// Agents is how many agents declare at once, each with one request under way; default two a node at a rate, as
+	// for lifecycles, and four a node without.
 	Agents int
 	JSON   bool
 	Out    io.Writer
@@ -64,7 +65,10 @@ func (c ActionsConfig) withDefaults() (ActionsConfig, error) {
 		c.Batch = 128
 	}
 	if c.Agents == 0 {
-		c.Agents = 12
+		c.Agents = 6
+		if c.Rate == 0 {
+			c.Agents = 12
+		}
 	}
 	if c.Out == nil {
 		c.Out = io.Discard

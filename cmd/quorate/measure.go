@@ -139,7 +139,7 @@ type benchActionsCmd struct {
 	Duration time.Duration `default:"10s" help:"How long to measure."`
 	Rate     int           `help:"Actions a second, open loop; 0 saturates."`
 	Batch    int           `default:"128" help:"Actions a request, at most."`
-	Agents   int           `default:"12" help:"Agents that declare at once."`
+	Agents   int           `help:"Agents that declare at once; 0: 6 at a rate, 12 without."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
