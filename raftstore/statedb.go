@@ -243,7 +243,7 @@ func (t *tableSet) open() error {
 		return err
 	}
 	t.paths = append(t.paths, path)
-	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(steadily(f)), t.d.opts.MakeWriterOptions(0, t.d.db.TableFormat()))
+	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(gatherInto(steadily(f))), t.d.opts.MakeWriterOptions(0, t.d.db.TableFormat()))
 	t.bytes = 0
 	return nil
 }
