@@ -300,8 +300,11 @@ func (n *core) doThere(ctx context.Context, id uint64, shard uint32, cmds []ledg
 	b := binary.AppendUvarint(nil, uint64(shard))
 	b = binary.AppendUvarint(b, uint64(len(cmds)))
 	var one []byte
-	for _, c := range cmds {
+	for i, c := range cmds {
 		one = c.Append(one[:0])
+		if i == 0 { // the others are probably as long
+			b = slices.Grow(b, min(len(cmds)*(len(one)+forwardedHead), forwardedRoom))
+		}
 		b = binary.AppendUvarint(b, uint64(len(one)))
 		b = append(b, one...)
 	}
@@ -335,6 +338,12 @@ var errShort = errors.New("short or malformed frame")
 // maxForwarded bounds the commands of one forwarded batch.
 const maxForwarded = 4096
 
+// Room that is made for a forwarded batch before its length is known.
+const (
+	forwardedHead = 8 // a command's length, and by how much others may be longer
+	forwardedRoom = 512 << 10
+)
+
 func decodeDo(b []byte) (shard uint32, cmds []ledger.Command, err error) {
 	r := frame{b: b}
 	shard = uint32(r.uvarint())
@@ -342,6 +351,7 @@ func decodeDo(b []byte) (shard uint32, cmds []ledger.Command, err error) {
 	if r.bad || count > maxForwarded {
 		return 0, nil, errShort
 	}
+	cmds = make([]ledger.Command, 0, min(count, uint64(len(r.b))))
 	for range count {
 		c, err := ledger.DecodeCommand(r.bytes())
 		if err != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/quorate/quorate/ledger"
 )
@@ -13,7 +14,11 @@ import (
 // maxGrantBytes bounds a list of MaxLeases.
 const maxGrantBytes = MaxLeases * (len(ledger.TaskID{}) + 3*binary.MaxVarintLen64)
 
+// usualGrantBytes is what a lease takes as a rule: epochs have six bytes, lease times three.
+const usualGrantBytes = len(ledger.TaskID{}) + 12
+
 func appendGrants(dst []byte, list []stolen) []byte {
+	dst = slices.Grow(dst, len(list)*usualGrantBytes)
 	for i := range list {
 		g := &list[i]
 		flags := uint64(g.Attempt) << 1

@@ -202,8 +202,9 @@ func (x *Index) Advance(size uint64) (more bool, err error) {
 		return false, nil
 	}
 	k := block{first: first, offset: offset, oldest: 1<<63 - 1, newest: -1 << 63}
-	var lengths []byte
+	lengths := make([]byte, 0, 2*BlockRecords)
 	posts := newPostings()
+	defer posts.free()
 	n := uint16(0)
 	var bad error
 	err = x.journal.Read(offset, func(at, next int64, b []byte) bool {
