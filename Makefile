@@ -59,6 +59,7 @@ bench: build
 # Quorate and others in turn, three times: one table with ratios, or JSON. The
 # others are in a module of their own, which this builds (some minutes at first).
 # bin/bench-peers -compare OLD.json NEW.json tells change from noise.
+# WORKLOAD: lifecycle, embedded (load and leader in one process), raftstore, sched.
 #   make bench-peers WORKLOAD=raftstore PEERS=dragonboat,etcd JSON=1 ARGS="-duration 30s"
 WORKLOAD ?= lifecycle
 PEERS    ?=

@@ -14,6 +14,9 @@
 // orders on its standard input ([ServeProposer]); whatever replicates commands
 // can be a [Proposer], which is how module bench/peers sets others beside it.
 //
+// [Embedded] counts lifecycles without a client: the load is in the process of
+// the node that leads, as in a program that embeds one.
+//
 // [Skew] sets loads that come in at one node beside a balanced one, in turn on
 // one cluster.
 //
@@ -31,6 +34,7 @@
 //	name       owner      state                     stop
 //	submitter  Lifecycle  its share of the schedule the schedule's end or the context
 //	worker     Lifecycle  its agent ID, a histogram the context, after the drain
+//	submitter  Embedded   its share of the window   the context, after its answer
 //	caller     Submits    its connection            the context, after its answer
 //	agent      Idle       its connection            the context
 //	client     generate   its tokens, a histogram   the end of the load, after the last answer

@@ -54,7 +54,7 @@ const (
 
 func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench-peers", flag.ContinueOnError)
-	names := f.String("workload", "lifecycle", "comma-separated: lifecycle, raftstore, sched")
+	names := f.String("workload", "lifecycle", "comma-separated: lifecycle, embedded, raftstore, sched")
 	peers := f.String("peers", "", "comma-separated; default: all of the workload that can run here")
 	asJSON := f.Bool("json", false, "print one JSON object a line")
 	before := f.String("compare", "", "a file that -json printed, to be compared with a second one, named as the only argument")

@@ -45,7 +45,7 @@ type Options struct {
 }
 
 // workloads are all there are; each is declared in a file of its own.
-var workloads = []Workload{lifecycleWorkload, raftstoreWorkload, schedWorkload}
+var workloads = []Workload{lifecycleWorkload, embeddedWorkload, raftstoreWorkload, schedWorkload}
 
 func findWorkload(name string) (Workload, error) {
 	names := make([]string, len(workloads))
