@@ -28,7 +28,7 @@ func (n *core) Doctor(ctx context.Context) (api.Doctor, error) {
 	n.checkExecution(&c, add)
 	n.checkPeers(&c, add)
 	checkDiscovery(&c, add)
-	add(4, "handoff", "off", "", "task checkpoints and handoff are not part of this version")
+	add(4, "handoff", "off", "", "handoff is not part of this version; checkpoints of running tasks are")
 	checkCoordination(&c, add)
 	checkReplicas(&c, add)
 	n.checkPlacement(&c, add)
