@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,5 +160,38 @@ func TestAuditIsFound(t *testing.T) {
 		if bad.Shard = -1; asAPIError(func() error { _, err := n.Audit(t.Context(), bad); return err }()).Status != 400 {
 			t.Errorf("%+v is answered", bad)
 		}
+	}
+}
+
+// TestCheckpointsAtOnce: who asks for a checkpoint at the same time as others gets one, and what is kept is whole.
+func TestCheckpointsAtOnce(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, nil)
+	n := c.nodes[0]
+	c.fill(n, 2)
+	c.opened(n)
+	text, err := n.AuditKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, _ := proof.ReadKeys(text)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := n.Checkpoint(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b, err := os.ReadFile(filepath.Join(n.core.Load().trails.dir, "checkpoint"))
+	if err == nil {
+		_, err = proof.Open(b, keys, 1)
+	}
+	if err != nil {
+		t.Errorf("%q: %v", b, err)
 	}
 }

@@ -82,6 +82,8 @@ func (n *core) Checkpoint(ctx context.Context) ([]byte, error) {
 // keepCheckpoint keeps the last one beside the hashes.
 func (n *core) keepCheckpoint(signed []byte) error {
 	path := filepath.Join(n.trails.dir, "checkpoint")
+	n.trails.kept.Lock()
+	defer n.trails.kept.Unlock()
 	if err := n.trails.fs.Replace(path, signed); err != nil { // a copy: who asked has it, and the next one replaces it
 		return errInternal(err)
 	}

@@ -31,7 +31,8 @@ type trails struct {
 	fs     files.FS
 	dir    string
 	signer *trail.Signer
-	off    bool // audit level log
+	off    bool       // audit level log
+	kept   sync.Mutex // held while the last checkpoint's file is replaced: there is one name for the new one
 	mu     struct {
 		sync.Mutex
 		of      map[uint32]*trail.Log
