@@ -310,7 +310,7 @@ func TestTrimmedSnapshot(t *testing.T) {
 		}
 	}
 	away.crash(t)
-	w.fillPast(w.leader(0).store.Load().Status()[0].LastIndex)
+	w.fillPast()
 	for _, n := range w.nodes {
 		if n != away {
 			n.trimTo(t, 1+int(n.id)%2)
@@ -328,7 +328,7 @@ func TestTrimmedSnapshot(t *testing.T) {
 	// It lacks the end only, and trims itself while others do: what it has goes on.
 	for range 2 {
 		away.crash(t)
-		w.fillPast(w.leader(0).store.Load().Status()[0].LastIndex)
+		w.fillPast()
 		away.open(t)
 		w.converge(1)
 		away.trimTo(t, 0)
@@ -363,7 +363,7 @@ func TestTrimmedInstallCrash(t *testing.T) {
 					}
 				}
 				away.crash(t)
-				w.fillPast(w.leader(0).store.Load().Status()[0].LastIndex)
+				w.fillPast()
 				if how == "trimmed" {
 					for _, n := range w.nodes {
 						if n != away {
