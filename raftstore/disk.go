@@ -67,7 +67,7 @@ func openDisk(cfg Config, fatal func(error)) (d *disk, err error) {
 	if err != nil {
 		return d, err
 	}
-	d.state = &stateDB{db: db, opts: opts, fs: d.fs, staging: staging}
+	d.state = &stateDB{db: db, opts: opts, fs: d.fs, staging: staging, tops: tops{}}
 	if err := d.identify(); err != nil {
 		return d, err
 	}

@@ -146,6 +146,7 @@ type stateDB struct {
 	opts    *pebble.Options
 	fs      vfs.FS
 	staging string
+	tops    tops // only write uses it
 	life    struct {
 		sync.RWMutex // readers hold it while they read, close takes it
 		closed       bool
@@ -267,35 +268,45 @@ func (t *tableSet) set(key, value []byte) error {
 func (t *tableSet) changes(shard uint32, ch Changes) error {
 	sortRows(ch.Puts)
 	slices.SortFunc(ch.Deletes, bytes.Compare)
+	puts, deletes := ch.Puts, ch.Deletes
+	starts := t.d.tops.starts(shard, puts)
 	key := stateKey(shard, nil)
 	prefix := len(key)
-	puts, deletes := ch.Puts, ch.Deletes
+	kind := byte(0)
 	for n := 0; len(puts) > 0 || len(deletes) > 0; n++ {
-		if err := t.open(); err != nil {
-			return err
-		}
 		if n%paceRows == 0 {
 			t.pace.rest()
 		}
-		order := -1
-		if len(puts) == 0 {
-			order = 1
-		} else if len(deletes) > 0 {
-			order = bytes.Compare(puts[0].Key, deletes[0])
-		}
-		var err error
-		if order == 0 {
-			return fmt.Errorf("key %x is both put and deleted", puts[0].Key)
-		} else if order < 0 {
-			key = append(key[:prefix], puts[0].Key...)
-			t.bytes += len(key) + len(puts[0].Value)
-			err = t.w.Set(key, puts[0].Value)
-			puts = puts[1:]
+		var row KV
+		begin := false
+		put := len(puts) > 0 && (len(deletes) == 0 || bytes.Compare(puts[0].Key, deletes[0]) < 0)
+		if put {
+			for ; len(starts) > 0 && starts[0] <= len(ch.Puts)-len(puts); starts = starts[1:] {
+				begin = true
+			}
+			row, puts = puts[0], puts[1:]
 		} else {
-			key = append(key[:prefix], deletes[0]...)
-			t.bytes += len(key)
+			row.Key, deletes = deletes[0], deletes[1:]
+			if len(puts) > 0 && bytes.Equal(puts[0].Key, row.Key) {
+				return fmt.Errorf("key %x is both put and deleted", row.Key)
+			}
+		}
+		if begin || kindOf(row.Key) != kind && t.bytes >= ownTableBytes {
+			if err := t.cut(); err != nil {
+				return err
+			}
+		}
+		if err := t.open(); err != nil {
+			return err
+		}
+		kind = kindOf(row.Key)
+		key = append(key[:prefix], row.Key...)
+		t.bytes += len(key) + len(row.Value)
+		var err error
+		if put {
+			err = t.w.Set(key, row.Value)
+		} else {
 			err = t.w.Delete(key)
-			deletes = deletes[1:]
 		}
 		if err != nil {
 			return err
