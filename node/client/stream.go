@@ -121,6 +121,13 @@ func leaseOf(t *pb.Task) api.Lease {
 		d := t.Deadline.AsTime()
 		l.Deadline = &d
 	}
+	if c := t.Checkpoint; c != nil {
+		l.Checkpoint = &api.Checkpoint{Version: c.Version, State: c.State, AgentID: c.AgentId, Epoch: c.Epoch}
+		if c.SavedAt != nil {
+			at := c.SavedAt.AsTime()
+			l.Checkpoint.SavedAt = &at
+		}
+	}
 	return l
 }
 
@@ -153,6 +160,7 @@ func specsOf(list []api.TaskSpec) []*pb.TaskSpec {
 		t.Deadline, t.NotBefore, t.After, t.Reversible = stamp(s.Deadline), stamp(s.NotBefore), s.After, s.Reversible
 		t.Rollback, t.Verify, t.Approval, t.Compliance = s.Rollback, s.Verify, s.Approval, s.Compliance
 		t.SessionId, t.ParentTaskId = s.SessionID, s.ParentTaskID
+		t.Snapshot, t.OnDependencyFailure = s.Snapshot, s.OnDependencyFailure
 		if r := s.RetryPolicy; r != nil {
 			t.RetryPolicy = &pb.RetryPolicy{Backoff: r.Backoff, InitialDelaySeconds: r.InitialDelaySeconds, MaxDelaySeconds: r.MaxDelaySeconds}
 			if r.MaxRetries != nil {

@@ -534,6 +534,7 @@ type Task struct {
 	Deadline       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	SessionId      string                 `protobuf:"bytes,15,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	ParentTaskId   string                 `protobuf:"bytes,16,opt,name=parent_task_id,json=parentTaskId,proto3" json:"parent_task_id,omitempty"`
+	Checkpoint     *Checkpoint            `protobuf:"bytes,17,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // what the holder before saved, if anything
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -680,6 +681,89 @@ func (x *Task) GetParentTaskId() string {
 	return ""
 }
 
+func (x *Task) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	State         []byte                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                    // JSON
+	AgentId       string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"` // who saved it
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	SavedAt       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=saved_at,json=savedAt,proto3" json:"saved_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_work_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_work_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_work_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Checkpoint) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *Checkpoint) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetSavedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SavedAt
+	}
+	return nil
+}
+
 // Settled answers one batch. Without problems every task is what state says.
 type Settled struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -692,7 +776,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_work_proto_msgTypes[7]
+	mi := &file_work_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +788,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[7]
+	mi := &file_work_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +801,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{7}
+	return file_work_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Settled) GetSeq() uint64 {
@@ -753,7 +837,7 @@ type SettleVerdict struct {
 
 func (x *SettleVerdict) Reset() {
 	*x = SettleVerdict{}
-	mi := &file_work_proto_msgTypes[8]
+	mi := &file_work_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +849,7 @@ func (x *SettleVerdict) String() string {
 func (*SettleVerdict) ProtoMessage() {}
 
 func (x *SettleVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[8]
+	mi := &file_work_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +862,7 @@ func (x *SettleVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleVerdict.ProtoReflect.Descriptor instead.
 func (*SettleVerdict) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{8}
+	return file_work_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SettleVerdict) GetIndex() uint32 {
@@ -820,7 +904,7 @@ type Revoked struct {
 
 func (x *Revoked) Reset() {
 	*x = Revoked{}
-	mi := &file_work_proto_msgTypes[9]
+	mi := &file_work_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +916,7 @@ func (x *Revoked) String() string {
 func (*Revoked) ProtoMessage() {}
 
 func (x *Revoked) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[9]
+	mi := &file_work_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +929,7 @@ func (x *Revoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoked.ProtoReflect.Descriptor instead.
 func (*Revoked) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{9}
+	return file_work_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Revoked) GetTaskId() string {
@@ -880,7 +964,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_work_proto_msgTypes[10]
+	mi := &file_work_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +976,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[10]
+	mi := &file_work_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +989,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{10}
+	return file_work_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubmitRequest) GetSeq() uint64 {
@@ -930,35 +1014,37 @@ func (x *SubmitRequest) GetBy() string {
 }
 
 type TaskSpec struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Action         string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
-	Target         string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	Input          []byte                 `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"` // JSON
-	IdempotencyKey string                 `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	Priority       string                 `protobuf:"bytes,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	Guarantee      string                 `protobuf:"bytes,6,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
-	LeaseSeconds   float64                `protobuf:"fixed64,7,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"`
-	FleetId        string                 `protobuf:"bytes,8,opt,name=fleet_id,json=fleetId,proto3" json:"fleet_id,omitempty"`
-	Description    string                 `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
-	Context        []byte                 `protobuf:"bytes,10,opt,name=context,proto3" json:"context,omitempty"` // JSON
-	Deadline       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	NotBefore      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	After          []string               `protobuf:"bytes,13,rep,name=after,proto3" json:"after,omitempty"`
-	RetryPolicy    *RetryPolicy           `protobuf:"bytes,14,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
-	Reversible     bool                   `protobuf:"varint,15,opt,name=reversible,proto3" json:"reversible,omitempty"`
-	Rollback       []byte                 `protobuf:"bytes,16,opt,name=rollback,proto3" json:"rollback,omitempty"` // JSON, as the four below
-	Verify         []byte                 `protobuf:"bytes,17,opt,name=verify,proto3" json:"verify,omitempty"`
-	Approval       []byte                 `protobuf:"bytes,18,opt,name=approval,proto3" json:"approval,omitempty"`
-	Compliance     []byte                 `protobuf:"bytes,19,opt,name=compliance,proto3" json:"compliance,omitempty"`
-	SessionId      string                 `protobuf:"bytes,20,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	ParentTaskId   string                 `protobuf:"bytes,21,opt,name=parent_task_id,json=parentTaskId,proto3" json:"parent_task_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Action              string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Target              string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Input               []byte                 `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"` // JSON
+	IdempotencyKey      string                 `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	Priority            string                 `protobuf:"bytes,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Guarantee           string                 `protobuf:"bytes,6,opt,name=guarantee,proto3" json:"guarantee,omitempty"`
+	LeaseSeconds        float64                `protobuf:"fixed64,7,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"`
+	FleetId             string                 `protobuf:"bytes,8,opt,name=fleet_id,json=fleetId,proto3" json:"fleet_id,omitempty"`
+	Description         string                 `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
+	Context             []byte                 `protobuf:"bytes,10,opt,name=context,proto3" json:"context,omitempty"` // JSON
+	Deadline            *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	NotBefore           *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	After               []string               `protobuf:"bytes,13,rep,name=after,proto3" json:"after,omitempty"`
+	RetryPolicy         *RetryPolicy           `protobuf:"bytes,14,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
+	Reversible          bool                   `protobuf:"varint,15,opt,name=reversible,proto3" json:"reversible,omitempty"`
+	Rollback            []byte                 `protobuf:"bytes,16,opt,name=rollback,proto3" json:"rollback,omitempty"` // JSON, as the four below
+	Verify              []byte                 `protobuf:"bytes,17,opt,name=verify,proto3" json:"verify,omitempty"`
+	Approval            []byte                 `protobuf:"bytes,18,opt,name=approval,proto3" json:"approval,omitempty"`
+	Compliance          []byte                 `protobuf:"bytes,19,opt,name=compliance,proto3" json:"compliance,omitempty"`
+	SessionId           string                 `protobuf:"bytes,20,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	ParentTaskId        string                 `protobuf:"bytes,21,opt,name=parent_task_id,json=parentTaskId,proto3" json:"parent_task_id,omitempty"`
+	Snapshot            []byte                 `protobuf:"bytes,22,opt,name=snapshot,proto3" json:"snapshot,omitempty"`                                                    // JSON: the target's state before the effect, for the rollback
+	OnDependencyFailure string                 `protobuf:"bytes,23,opt,name=on_dependency_failure,json=onDependencyFailure,proto3" json:"on_dependency_failure,omitempty"` // fail (default) or skip
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_work_proto_msgTypes[11]
+	mi := &file_work_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1056,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[11]
+	mi := &file_work_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1069,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{11}
+	return file_work_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskSpec) GetAction() string {
@@ -1133,6 +1219,20 @@ func (x *TaskSpec) GetParentTaskId() string {
 	return ""
 }
 
+func (x *TaskSpec) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *TaskSpec) GetOnDependencyFailure() string {
+	if x != nil {
+		return x.OnDependencyFailure
+	}
+	return ""
+}
+
 type RetryPolicy struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	MaxRetries          *int32                 `protobuf:"varint,1,opt,name=max_retries,json=maxRetries,proto3,oneof" json:"max_retries,omitempty"`
@@ -1145,7 +1245,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_work_proto_msgTypes[12]
+	mi := &file_work_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1257,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[12]
+	mi := &file_work_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1270,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{12}
+	return file_work_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetryPolicy) GetMaxRetries() int32 {
@@ -1211,7 +1311,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_work_proto_msgTypes[13]
+	mi := &file_work_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1323,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[13]
+	mi := &file_work_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1336,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{13}
+	return file_work_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubmitResponse) GetSeq() uint64 {
@@ -1265,7 +1365,7 @@ type SubmitVerdict struct {
 
 func (x *SubmitVerdict) Reset() {
 	*x = SubmitVerdict{}
-	mi := &file_work_proto_msgTypes[14]
+	mi := &file_work_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1377,7 @@ func (x *SubmitVerdict) String() string {
 func (*SubmitVerdict) ProtoMessage() {}
 
 func (x *SubmitVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[14]
+	mi := &file_work_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1390,7 @@ func (x *SubmitVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitVerdict.ProtoReflect.Descriptor instead.
 func (*SubmitVerdict) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{14}
+	return file_work_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SubmitVerdict) GetTaskId() string {
@@ -1340,7 +1440,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_work_proto_msgTypes[15]
+	mi := &file_work_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1452,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_work_proto_msgTypes[15]
+	mi := &file_work_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1465,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_work_proto_rawDescGZIP(), []int{15}
+	return file_work_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Problem) GetStatus() int32 {
@@ -1480,7 +1580,7 @@ const file_work_proto_rawDesc = "" +
 	"\n" +
 	"max_credit\x18\x03 \x01(\x03R\tmaxCredit\x12'\n" +
 	"\x0fmanifest_digest\x18\x04 \x01(\tR\x0emanifestDigest\x12\x14\n" +
-	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xf1\x03\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xa9\x04\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
@@ -1499,7 +1599,17 @@ const file_work_proto_rawDesc = "" +
 	"\bdeadline\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x0f \x01(\tR\tsessionId\x12$\n" +
-	"\x0eparent_task_id\x18\x10 \x01(\tR\fparentTaskId\"h\n" +
+	"\x0eparent_task_id\x18\x10 \x01(\tR\fparentTaskId\x126\n" +
+	"\n" +
+	"checkpoint\x18\x11 \x01(\v2\x16.quorate.v1.CheckpointR\n" +
+	"checkpoint\"\xa4\x01\n" +
+	"\n" +
+	"Checkpoint\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state\x12\x19\n" +
+	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x125\n" +
+	"\bsaved_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\asavedAt\"h\n" +
 	"\aSettled\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x125\n" +
@@ -1516,7 +1626,7 @@ const file_work_proto_rawDesc = "" +
 	"\rSubmitRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x14.quorate.v1.TaskSpecR\x05tasks\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\xc9\x05\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\x99\x06\n" +
 	"\bTaskSpec\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -1545,7 +1655,9 @@ const file_work_proto_rawDesc = "" +
 	"compliance\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x14 \x01(\tR\tsessionId\x12$\n" +
-	"\x0eparent_task_id\x18\x15 \x01(\tR\fparentTaskId\"\xbd\x01\n" +
+	"\x0eparent_task_id\x18\x15 \x01(\tR\fparentTaskId\x12\x1a\n" +
+	"\bsnapshot\x18\x16 \x01(\fR\bsnapshot\x122\n" +
+	"\x15on_dependency_failure\x18\x17 \x01(\tR\x13onDependencyFailure\"\xbd\x01\n" +
 	"\vRetryPolicy\x12$\n" +
 	"\vmax_retries\x18\x01 \x01(\x05H\x00R\n" +
 	"maxRetries\x88\x01\x01\x12\x18\n" +
@@ -1587,7 +1699,7 @@ func file_work_proto_rawDescGZIP() []byte {
 	return file_work_proto_rawDescData
 }
 
-var file_work_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_work_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_work_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: quorate.v1.SessionRequest
 	(*Hello)(nil),                 // 1: quorate.v1.Hello
@@ -1596,16 +1708,17 @@ var file_work_proto_goTypes = []any{
 	(*SessionResponse)(nil),       // 4: quorate.v1.SessionResponse
 	(*Welcome)(nil),               // 5: quorate.v1.Welcome
 	(*Task)(nil),                  // 6: quorate.v1.Task
-	(*Settled)(nil),               // 7: quorate.v1.Settled
-	(*SettleVerdict)(nil),         // 8: quorate.v1.SettleVerdict
-	(*Revoked)(nil),               // 9: quorate.v1.Revoked
-	(*SubmitRequest)(nil),         // 10: quorate.v1.SubmitRequest
-	(*TaskSpec)(nil),              // 11: quorate.v1.TaskSpec
-	(*RetryPolicy)(nil),           // 12: quorate.v1.RetryPolicy
-	(*SubmitResponse)(nil),        // 13: quorate.v1.SubmitResponse
-	(*SubmitVerdict)(nil),         // 14: quorate.v1.SubmitVerdict
-	(*Problem)(nil),               // 15: quorate.v1.Problem
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Checkpoint)(nil),            // 7: quorate.v1.Checkpoint
+	(*Settled)(nil),               // 8: quorate.v1.Settled
+	(*SettleVerdict)(nil),         // 9: quorate.v1.SettleVerdict
+	(*Revoked)(nil),               // 10: quorate.v1.Revoked
+	(*SubmitRequest)(nil),         // 11: quorate.v1.SubmitRequest
+	(*TaskSpec)(nil),              // 12: quorate.v1.TaskSpec
+	(*RetryPolicy)(nil),           // 13: quorate.v1.RetryPolicy
+	(*SubmitResponse)(nil),        // 14: quorate.v1.SubmitResponse
+	(*SubmitVerdict)(nil),         // 15: quorate.v1.SubmitVerdict
+	(*Problem)(nil),               // 16: quorate.v1.Problem
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_work_proto_depIdxs = []int32{
 	1,  // 0: quorate.v1.SessionRequest.hello:type_name -> quorate.v1.Hello
@@ -1616,27 +1729,29 @@ var file_work_proto_depIdxs = []int32{
 	2,  // 5: quorate.v1.Hello.held:type_name -> quorate.v1.Claim
 	5,  // 6: quorate.v1.SessionResponse.welcome:type_name -> quorate.v1.Welcome
 	6,  // 7: quorate.v1.SessionResponse.tasks:type_name -> quorate.v1.Task
-	7,  // 8: quorate.v1.SessionResponse.settled:type_name -> quorate.v1.Settled
-	9,  // 9: quorate.v1.SessionResponse.revoked:type_name -> quorate.v1.Revoked
+	8,  // 8: quorate.v1.SessionResponse.settled:type_name -> quorate.v1.Settled
+	10, // 9: quorate.v1.SessionResponse.revoked:type_name -> quorate.v1.Revoked
 	2,  // 10: quorate.v1.SessionResponse.recall:type_name -> quorate.v1.Claim
-	16, // 11: quorate.v1.Task.deadline:type_name -> google.protobuf.Timestamp
-	8,  // 12: quorate.v1.Settled.verdicts:type_name -> quorate.v1.SettleVerdict
-	15, // 13: quorate.v1.SettleVerdict.problem:type_name -> quorate.v1.Problem
-	11, // 14: quorate.v1.SubmitRequest.tasks:type_name -> quorate.v1.TaskSpec
-	16, // 15: quorate.v1.TaskSpec.deadline:type_name -> google.protobuf.Timestamp
-	16, // 16: quorate.v1.TaskSpec.not_before:type_name -> google.protobuf.Timestamp
-	12, // 17: quorate.v1.TaskSpec.retry_policy:type_name -> quorate.v1.RetryPolicy
-	14, // 18: quorate.v1.SubmitResponse.verdicts:type_name -> quorate.v1.SubmitVerdict
-	15, // 19: quorate.v1.SubmitVerdict.problem:type_name -> quorate.v1.Problem
-	0,  // 20: quorate.v1.Work.Session:input_type -> quorate.v1.SessionRequest
-	10, // 21: quorate.v1.Work.Submit:input_type -> quorate.v1.SubmitRequest
-	4,  // 22: quorate.v1.Work.Session:output_type -> quorate.v1.SessionResponse
-	13, // 23: quorate.v1.Work.Submit:output_type -> quorate.v1.SubmitResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 11: quorate.v1.Task.deadline:type_name -> google.protobuf.Timestamp
+	7,  // 12: quorate.v1.Task.checkpoint:type_name -> quorate.v1.Checkpoint
+	17, // 13: quorate.v1.Checkpoint.saved_at:type_name -> google.protobuf.Timestamp
+	9,  // 14: quorate.v1.Settled.verdicts:type_name -> quorate.v1.SettleVerdict
+	16, // 15: quorate.v1.SettleVerdict.problem:type_name -> quorate.v1.Problem
+	12, // 16: quorate.v1.SubmitRequest.tasks:type_name -> quorate.v1.TaskSpec
+	17, // 17: quorate.v1.TaskSpec.deadline:type_name -> google.protobuf.Timestamp
+	17, // 18: quorate.v1.TaskSpec.not_before:type_name -> google.protobuf.Timestamp
+	13, // 19: quorate.v1.TaskSpec.retry_policy:type_name -> quorate.v1.RetryPolicy
+	15, // 20: quorate.v1.SubmitResponse.verdicts:type_name -> quorate.v1.SubmitVerdict
+	16, // 21: quorate.v1.SubmitVerdict.problem:type_name -> quorate.v1.Problem
+	0,  // 22: quorate.v1.Work.Session:input_type -> quorate.v1.SessionRequest
+	11, // 23: quorate.v1.Work.Submit:input_type -> quorate.v1.SubmitRequest
+	4,  // 24: quorate.v1.Work.Session:output_type -> quorate.v1.SessionResponse
+	14, // 25: quorate.v1.Work.Submit:output_type -> quorate.v1.SubmitResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_work_proto_init() }
@@ -1644,14 +1759,14 @@ func file_work_proto_init() {
 	if File_work_proto != nil {
 		return
 	}
-	file_work_proto_msgTypes[12].OneofWrappers = []any{}
+	file_work_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_work_proto_rawDesc), len(file_work_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

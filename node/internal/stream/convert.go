@@ -51,6 +51,12 @@ func tasksOf(list []api.Lease) []*pb.Task {
 		if l.Deadline != nil {
 			t.Deadline = timestamppb.New(*l.Deadline)
 		}
+		if c := l.Checkpoint; c != nil {
+			t.Checkpoint = &pb.Checkpoint{Version: c.Version, State: c.State, AgentId: c.AgentID, Epoch: c.Epoch}
+			if c.SavedAt != nil {
+				t.Checkpoint.SavedAt = timestamppb.New(*c.SavedAt)
+			}
+		}
 		out[i] = t
 	}
 	return out
@@ -68,7 +74,8 @@ func specOf(t *pb.TaskSpec) api.TaskSpec {
 	s := api.TaskSpec{Action: t.Action, Target: t.Target, Input: t.Input, IdempotencyKey: t.IdempotencyKey, Priority: t.Priority,
 		Guarantee: t.Guarantee, LeaseSeconds: t.LeaseSeconds, FleetID: t.FleetId, Description: t.Description, Context: t.Context,
 		Deadline: timeOf(t.Deadline), NotBefore: timeOf(t.NotBefore), After: t.After, Reversible: t.Reversible, Rollback: t.Rollback,
-		Verify: t.Verify, Approval: t.Approval, Compliance: t.Compliance, SessionID: t.SessionId, ParentTaskID: t.ParentTaskId}
+		Verify: t.Verify, Approval: t.Approval, Compliance: t.Compliance, SessionID: t.SessionId, ParentTaskID: t.ParentTaskId,
+		Snapshot: t.Snapshot, OnDependencyFailure: t.OnDependencyFailure}
 	if r := t.RetryPolicy; r != nil {
 		s.RetryPolicy = &api.RetryPolicy{Backoff: r.Backoff, InitialDelaySeconds: r.InitialDelaySeconds, MaxDelaySeconds: r.MaxDelaySeconds}
 		if r.MaxRetries != nil {

@@ -294,6 +294,9 @@ func fitting(list []api.Lease) int {
 	size := 0
 	for i := range list {
 		size += len(list[i].Input) + len(list[i].Context) + len(list[i].Description) + 200
+		if c := list[i].Checkpoint; c != nil {
+			size += len(c.State)
+		}
 		if size > maxPushBytes && i > 0 {
 			return i
 		}

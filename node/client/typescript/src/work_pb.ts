@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file work.proto.
  */
 export const file_work: GenFile = /*@__PURE__*/
-  fileDesc("Cgp3b3JrLnByb3RvEgpxdW9yYXRlLnYxIvsBCg5TZXNzaW9uUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIRLnF1b3JhdGUudjEuSGVsbG8SDgoGY3JlZGl0GAIgASgDEiIKB3N0YXJ0ZWQYAyADKAsyES5xdW9yYXRlLnYxLkNsYWltEiMKCHByb2dyZXNzGAQgAygLMhEucXVvcmF0ZS52MS5DbGFpbRImCgZzZXR0bGUYBSADKAsyFi5xdW9yYXRlLnYxLlNldHRsZW1lbnQSEgoKc2V0dGxlX3NlcRgGIAEoBBIjCghyZXR1cm5lZBgHIAMoCzIRLnF1b3JhdGUudjEuQ2xhaW0SDQoFZHJhaW4YCCABKAgiewoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEAoIbWFuaWZlc3QYAiABKAwSFwoPbWFuaWZlc3RfZGlnZXN0GAMgASgJEhQKDHJlc3VtZV90b2tlbhgEIAEoCRIfCgRoZWxkGAUgAygLMhEucXVvcmF0ZS52MS5DbGFpbSI5CgVDbGFpbRIPCgd0YXNrX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEhAKCHByb2dyZXNzGAMgASgMIn8KClNldHRsZW1lbnQSDwoHdGFza19pZBgBIAEoCRINCgVlcG9jaBgCIAEoBBIOCgZmYWlsZWQYAyABKAgSDgoGcmVzdWx0GAQgASgMEg0KBWVycm9yGAUgASgJEhAKCG5vX3JldHJ5GAYgASgIEhAKCGluX2RvdWJ0GAcgASgIItYBCg9TZXNzaW9uUmVzcG9uc2USJAoHd2VsY29tZRgBIAEoCzITLnF1b3JhdGUudjEuV2VsY29tZRIfCgV0YXNrcxgCIAMoCzIQLnF1b3JhdGUudjEuVGFzaxIkCgdzZXR0bGVkGAMgASgLMhMucXVvcmF0ZS52MS5TZXR0bGVkEiQKB3Jldm9rZWQYBCADKAsyEy5xdW9yYXRlLnYxLlJldm9rZWQSIQoGcmVjYWxsGAUgAygLMhEucXVvcmF0ZS52MS5DbGFpbRINCgVkcmFpbhgGIAEoCCJsCgdXZWxjb21lEg8KB25vZGVfaWQYASABKAkSFAoMcmVzdW1lX3Rva2VuGAIgASgJEhIKCm1heF9jcmVkaXQYAyABKAMSFwoPbWFuaWZlc3RfZGlnZXN0GAQgASgJEg0KBW5vZGVzGAUgAygJIs0CCgRUYXNrEg8KB3Rhc2tfaWQYASABKAkSDQoFZXBvY2gYAiABKAQSEAoIZmxlZXRfaWQYAyABKAkSDgoGYWN0aW9uGAQgASgJEg4KBnRhcmdldBgFIAEoCRITCgtkZXNjcmlwdGlvbhgGIAEoCRINCgVpbnB1dBgHIAEoDBIPCgdjb250ZXh0GAggASgMEhAKCHByaW9yaXR5GAkgASgJEhEKCWd1YXJhbnRlZRgKIAEoCRIPCgdhdHRlbXB0GAsgASgFEhUKDWxlYXNlX3NlY29uZHMYDCABKAESFwoPaWRlbXBvdGVuY3lfa2V5GA0gASgJEiwKCGRlYWRsaW5lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpzZXNzaW9uX2lkGA8gASgJEhYKDnBhcmVudF90YXNrX2lkGBAgASgJIlIKB1NldHRsZWQSCwoDc2VxGAEgASgEEg0KBWNvdW50GAIgASgNEisKCHZlcmRpY3RzGAMgAygLMhkucXVvcmF0ZS52MS5TZXR0bGVWZXJkaWN0ImUKDVNldHRsZVZlcmRpY3QSDQoFaW5kZXgYASABKA0SDQoFc3RhdGUYAiABKAkSEAoIcmVwbGF5ZWQYAyABKAgSJAoHcHJvYmxlbRgEIAEoCzITLnF1b3JhdGUudjEuUHJvYmxlbSI5CgdSZXZva2VkEg8KB3Rhc2tfaWQYASABKAkSDQoFZXBvY2gYAiABKAQSDgoGcmVhc29uGAMgASgJIk0KDVN1Ym1pdFJlcXVlc3QSCwoDc2VxGAEgASgEEiMKBXRhc2tzGAIgAygLMhQucXVvcmF0ZS52MS5UYXNrU3BlYxIKCgJieRgDIAEoCSLqAwoIVGFza1NwZWMSDgoGYWN0aW9uGAEgASgJEg4KBnRhcmdldBgCIAEoCRINCgVpbnB1dBgDIAEoDBIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSEAoIcHJpb3JpdHkYBSABKAkSEQoJZ3VhcmFudGVlGAYgASgJEhUKDWxlYXNlX3NlY29uZHMYByABKAESEAoIZmxlZXRfaWQYCCABKAkSEwoLZGVzY3JpcHRpb24YCSABKAkSDwoHY29udGV4dBgKIAEoDBIsCghkZWFkbGluZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKbm90X2JlZm9yZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWZ0ZXIYDSADKAkSLQoMcmV0cnlfcG9saWN5GA4gASgLMhcucXVvcmF0ZS52MS5SZXRyeVBvbGljeRISCgpyZXZlcnNpYmxlGA8gASgIEhAKCHJvbGxiYWNrGBAgASgMEg4KBnZlcmlmeRgRIAEoDBIQCghhcHByb3ZhbBgSIAEoDBISCgpjb21wbGlhbmNlGBMgASgMEhIKCnNlc3Npb25faWQYFCABKAkSFgoOcGFyZW50X3Rhc2tfaWQYFSABKAkiggEKC1JldHJ5UG9saWN5EhgKC21heF9yZXRyaWVzGAEgASgFSACIAQESDwoHYmFja29mZhgCIAEoCRIdChVpbml0aWFsX2RlbGF5X3NlY29uZHMYAyABKAESGQoRbWF4X2RlbGF5X3NlY29uZHMYBCABKAFCDgoMX21heF9yZXRyaWVzIkoKDlN1Ym1pdFJlc3BvbnNlEgsKA3NlcRgBIAEoBBIrCgh2ZXJkaWN0cxgCIAMoCzIZLnF1b3JhdGUudjEuU3VibWl0VmVyZGljdCJnCg1TdWJtaXRWZXJkaWN0Eg8KB3Rhc2tfaWQYASABKAkSDQoFc3RhdGUYAiABKAkSEAoIcmVwbGF5ZWQYAyABKAgSJAoHcHJvYmxlbRgEIAEoCzITLnF1b3JhdGUudjEuUHJvYmxlbSKbAQoHUHJvYmxlbRIOCgZzdGF0dXMYASABKAUSDQoFbGF5ZXIYAiABKAUSDAoEY29kZRgDIAEoCRINCgVyZXRyeRgEIAEoCRIOCgZkZXRhaWwYBSABKAkSDAoEaGludBgGIAEoCRIPCgd0YXNrX2lkGAcgASgJEg0KBXN0YXRlGAggASgJEhYKDnJldHJ5X2FmdGVyX21zGAkgASgDMpMBCgRXb3JrEkYKB1Nlc3Npb24SGi5xdW9yYXRlLnYxLlNlc3Npb25SZXF1ZXN0GhsucXVvcmF0ZS52MS5TZXNzaW9uUmVzcG9uc2UoATABEkMKBlN1Ym1pdBIZLnF1b3JhdGUudjEuU3VibWl0UmVxdWVzdBoaLnF1b3JhdGUudjEuU3VibWl0UmVzcG9uc2UoATABQjlaN2dpdGh1Yi5jb20vcXVvcmF0ZS9xdW9yYXRlL25vZGUvYXBpL3F1b3JhdGV2MTtxdW9yYXRldjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("Cgp3b3JrLnByb3RvEgpxdW9yYXRlLnYxIvsBCg5TZXNzaW9uUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIRLnF1b3JhdGUudjEuSGVsbG8SDgoGY3JlZGl0GAIgASgDEiIKB3N0YXJ0ZWQYAyADKAsyES5xdW9yYXRlLnYxLkNsYWltEiMKCHByb2dyZXNzGAQgAygLMhEucXVvcmF0ZS52MS5DbGFpbRImCgZzZXR0bGUYBSADKAsyFi5xdW9yYXRlLnYxLlNldHRsZW1lbnQSEgoKc2V0dGxlX3NlcRgGIAEoBBIjCghyZXR1cm5lZBgHIAMoCzIRLnF1b3JhdGUudjEuQ2xhaW0SDQoFZHJhaW4YCCABKAgiewoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEAoIbWFuaWZlc3QYAiABKAwSFwoPbWFuaWZlc3RfZGlnZXN0GAMgASgJEhQKDHJlc3VtZV90b2tlbhgEIAEoCRIfCgRoZWxkGAUgAygLMhEucXVvcmF0ZS52MS5DbGFpbSI5CgVDbGFpbRIPCgd0YXNrX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEhAKCHByb2dyZXNzGAMgASgMIn8KClNldHRsZW1lbnQSDwoHdGFza19pZBgBIAEoCRINCgVlcG9jaBgCIAEoBBIOCgZmYWlsZWQYAyABKAgSDgoGcmVzdWx0GAQgASgMEg0KBWVycm9yGAUgASgJEhAKCG5vX3JldHJ5GAYgASgIEhAKCGluX2RvdWJ0GAcgASgIItYBCg9TZXNzaW9uUmVzcG9uc2USJAoHd2VsY29tZRgBIAEoCzITLnF1b3JhdGUudjEuV2VsY29tZRIfCgV0YXNrcxgCIAMoCzIQLnF1b3JhdGUudjEuVGFzaxIkCgdzZXR0bGVkGAMgASgLMhMucXVvcmF0ZS52MS5TZXR0bGVkEiQKB3Jldm9rZWQYBCADKAsyEy5xdW9yYXRlLnYxLlJldm9rZWQSIQoGcmVjYWxsGAUgAygLMhEucXVvcmF0ZS52MS5DbGFpbRINCgVkcmFpbhgGIAEoCCJsCgdXZWxjb21lEg8KB25vZGVfaWQYASABKAkSFAoMcmVzdW1lX3Rva2VuGAIgASgJEhIKCm1heF9jcmVkaXQYAyABKAMSFwoPbWFuaWZlc3RfZGlnZXN0GAQgASgJEg0KBW5vZGVzGAUgAygJIvkCCgRUYXNrEg8KB3Rhc2tfaWQYASABKAkSDQoFZXBvY2gYAiABKAQSEAoIZmxlZXRfaWQYAyABKAkSDgoGYWN0aW9uGAQgASgJEg4KBnRhcmdldBgFIAEoCRITCgtkZXNjcmlwdGlvbhgGIAEoCRINCgVpbnB1dBgHIAEoDBIPCgdjb250ZXh0GAggASgMEhAKCHByaW9yaXR5GAkgASgJEhEKCWd1YXJhbnRlZRgKIAEoCRIPCgdhdHRlbXB0GAsgASgFEhUKDWxlYXNlX3NlY29uZHMYDCABKAESFwoPaWRlbXBvdGVuY3lfa2V5GA0gASgJEiwKCGRlYWRsaW5lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpzZXNzaW9uX2lkGA8gASgJEhYKDnBhcmVudF90YXNrX2lkGBAgASgJEioKCmNoZWNrcG9pbnQYESABKAsyFi5xdW9yYXRlLnYxLkNoZWNrcG9pbnQiewoKQ2hlY2twb2ludBIPCgd2ZXJzaW9uGAEgASgEEg0KBXN0YXRlGAIgASgMEhAKCGFnZW50X2lkGAMgASgJEg0KBWVwb2NoGAQgASgEEiwKCHNhdmVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJSCgdTZXR0bGVkEgsKA3NlcRgBIAEoBBINCgVjb3VudBgCIAEoDRIrCgh2ZXJkaWN0cxgDIAMoCzIZLnF1b3JhdGUudjEuU2V0dGxlVmVyZGljdCJlCg1TZXR0bGVWZXJkaWN0Eg0KBWluZGV4GAEgASgNEg0KBXN0YXRlGAIgASgJEhAKCHJlcGxheWVkGAMgASgIEiQKB3Byb2JsZW0YBCABKAsyEy5xdW9yYXRlLnYxLlByb2JsZW0iOQoHUmV2b2tlZBIPCgd0YXNrX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEg4KBnJlYXNvbhgDIAEoCSJNCg1TdWJtaXRSZXF1ZXN0EgsKA3NlcRgBIAEoBBIjCgV0YXNrcxgCIAMoCzIULnF1b3JhdGUudjEuVGFza1NwZWMSCgoCYnkYAyABKAkimwQKCFRhc2tTcGVjEg4KBmFjdGlvbhgBIAEoCRIOCgZ0YXJnZXQYAiABKAkSDQoFaW5wdXQYAyABKAwSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJEhAKCHByaW9yaXR5GAUgASgJEhEKCWd1YXJhbnRlZRgGIAEoCRIVCg1sZWFzZV9zZWNvbmRzGAcgASgBEhAKCGZsZWV0X2lkGAggASgJEhMKC2Rlc2NyaXB0aW9uGAkgASgJEg8KB2NvbnRleHQYCiABKAwSLAoIZGVhZGxpbmUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCm5vdF9iZWZvcmUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWFmdGVyGA0gAygJEi0KDHJldHJ5X3BvbGljeRgOIAEoCzIXLnF1b3JhdGUudjEuUmV0cnlQb2xpY3kSEgoKcmV2ZXJzaWJsZRgPIAEoCBIQCghyb2xsYmFjaxgQIAEoDBIOCgZ2ZXJpZnkYESABKAwSEAoIYXBwcm92YWwYEiABKAwSEgoKY29tcGxpYW5jZRgTIAEoDBISCgpzZXNzaW9uX2lkGBQgASgJEhYKDnBhcmVudF90YXNrX2lkGBUgASgJEhAKCHNuYXBzaG90GBYgASgMEh0KFW9uX2RlcGVuZGVuY3lfZmFpbHVyZRgXIAEoCSKCAQoLUmV0cnlQb2xpY3kSGAoLbWF4X3JldHJpZXMYASABKAVIAIgBARIPCgdiYWNrb2ZmGAIgASgJEh0KFWluaXRpYWxfZGVsYXlfc2Vjb25kcxgDIAEoARIZChFtYXhfZGVsYXlfc2Vjb25kcxgEIAEoAUIOCgxfbWF4X3JldHJpZXMiSgoOU3VibWl0UmVzcG9uc2USCwoDc2VxGAEgASgEEisKCHZlcmRpY3RzGAIgAygLMhkucXVvcmF0ZS52MS5TdWJtaXRWZXJkaWN0ImcKDVN1Ym1pdFZlcmRpY3QSDwoHdGFza19pZBgBIAEoCRINCgVzdGF0ZRgCIAEoCRIQCghyZXBsYXllZBgDIAEoCBIkCgdwcm9ibGVtGAQgASgLMhMucXVvcmF0ZS52MS5Qcm9ibGVtIpsBCgdQcm9ibGVtEg4KBnN0YXR1cxgBIAEoBRINCgVsYXllchgCIAEoBRIMCgRjb2RlGAMgASgJEg0KBXJldHJ5GAQgASgJEg4KBmRldGFpbBgFIAEoCRIMCgRoaW50GAYgASgJEg8KB3Rhc2tfaWQYByABKAkSDQoFc3RhdGUYCCABKAkSFgoOcmV0cnlfYWZ0ZXJfbXMYCSABKAMykwEKBFdvcmsSRgoHU2Vzc2lvbhIaLnF1b3JhdGUudjEuU2Vzc2lvblJlcXVlc3QaGy5xdW9yYXRlLnYxLlNlc3Npb25SZXNwb25zZSgBMAESQwoGU3VibWl0EhkucXVvcmF0ZS52MS5TdWJtaXRSZXF1ZXN0GhoucXVvcmF0ZS52MS5TdWJtaXRSZXNwb25zZSgBMAFCOVo3Z2l0aHViLmNvbS9xdW9yYXRlL3F1b3JhdGUvbm9kZS9hcGkvcXVvcmF0ZXYxO3F1b3JhdGV2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * SessionRequest carries any of its fields; they are handled in their order.
@@ -395,6 +395,13 @@ export type Task = Message<"quorate.v1.Task"> & {
    * @generated from field: string parent_task_id = 16;
    */
   parentTaskId: string;
+
+  /**
+   * what the holder before saved, if anything
+   *
+   * @generated from field: quorate.v1.Checkpoint checkpoint = 17;
+   */
+  checkpoint?: Checkpoint | undefined;
 };
 
 /**
@@ -403,6 +410,47 @@ export type Task = Message<"quorate.v1.Task"> & {
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
   messageDesc(file_work, 6);
+
+/**
+ * @generated from message quorate.v1.Checkpoint
+ */
+export type Checkpoint = Message<"quorate.v1.Checkpoint"> & {
+  /**
+   * @generated from field: uint64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * JSON
+   *
+   * @generated from field: bytes state = 2;
+   */
+  state: Uint8Array;
+
+  /**
+   * who saved it
+   *
+   * @generated from field: string agent_id = 3;
+   */
+  agentId: string;
+
+  /**
+   * @generated from field: uint64 epoch = 4;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp saved_at = 5;
+   */
+  savedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message quorate.v1.Checkpoint.
+ * Use `create(CheckpointSchema)` to create a new message.
+ */
+export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
+  messageDesc(file_work, 7);
 
 /**
  * Settled answers one batch. Without problems every task is what state says.
@@ -433,7 +481,7 @@ export type Settled = Message<"quorate.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_work, 7);
+  messageDesc(file_work, 8);
 
 /**
  * @generated from message quorate.v1.SettleVerdict
@@ -467,7 +515,7 @@ export type SettleVerdict = Message<"quorate.v1.SettleVerdict"> & {
  * Use `create(SettleVerdictSchema)` to create a new message.
  */
 export const SettleVerdictSchema: GenMessage<SettleVerdict> = /*@__PURE__*/
-  messageDesc(file_work, 8);
+  messageDesc(file_work, 9);
 
 /**
  * @generated from message quorate.v1.Revoked
@@ -494,7 +542,7 @@ export type Revoked = Message<"quorate.v1.Revoked"> & {
  * Use `create(RevokedSchema)` to create a new message.
  */
 export const RevokedSchema: GenMessage<Revoked> = /*@__PURE__*/
-  messageDesc(file_work, 9);
+  messageDesc(file_work, 10);
 
 /**
  * @generated from message quorate.v1.SubmitRequest
@@ -527,7 +575,7 @@ export type SubmitRequest = Message<"quorate.v1.SubmitRequest"> & {
  * Use `create(SubmitRequestSchema)` to create a new message.
  */
 export const SubmitRequestSchema: GenMessage<SubmitRequest> = /*@__PURE__*/
-  messageDesc(file_work, 10);
+  messageDesc(file_work, 11);
 
 /**
  * @generated from message quorate.v1.TaskSpec
@@ -643,6 +691,20 @@ export type TaskSpec = Message<"quorate.v1.TaskSpec"> & {
    * @generated from field: string parent_task_id = 21;
    */
   parentTaskId: string;
+
+  /**
+   * JSON: the target's state before the effect, for the rollback
+   *
+   * @generated from field: bytes snapshot = 22;
+   */
+  snapshot: Uint8Array;
+
+  /**
+   * fail (default) or skip
+   *
+   * @generated from field: string on_dependency_failure = 23;
+   */
+  onDependencyFailure: string;
 };
 
 /**
@@ -650,7 +712,7 @@ export type TaskSpec = Message<"quorate.v1.TaskSpec"> & {
  * Use `create(TaskSpecSchema)` to create a new message.
  */
 export const TaskSpecSchema: GenMessage<TaskSpec> = /*@__PURE__*/
-  messageDesc(file_work, 11);
+  messageDesc(file_work, 12);
 
 /**
  * @generated from message quorate.v1.RetryPolicy
@@ -682,7 +744,7 @@ export type RetryPolicy = Message<"quorate.v1.RetryPolicy"> & {
  * Use `create(RetryPolicySchema)` to create a new message.
  */
 export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
-  messageDesc(file_work, 12);
+  messageDesc(file_work, 13);
 
 /**
  * @generated from message quorate.v1.SubmitResponse
@@ -706,7 +768,7 @@ export type SubmitResponse = Message<"quorate.v1.SubmitResponse"> & {
  * Use `create(SubmitResponseSchema)` to create a new message.
  */
 export const SubmitResponseSchema: GenMessage<SubmitResponse> = /*@__PURE__*/
-  messageDesc(file_work, 13);
+  messageDesc(file_work, 14);
 
 /**
  * @generated from message quorate.v1.SubmitVerdict
@@ -738,7 +800,7 @@ export type SubmitVerdict = Message<"quorate.v1.SubmitVerdict"> & {
  * Use `create(SubmitVerdictSchema)` to create a new message.
  */
 export const SubmitVerdictSchema: GenMessage<SubmitVerdict> = /*@__PURE__*/
-  messageDesc(file_work, 14);
+  messageDesc(file_work, 15);
 
 /**
  * Problem is an error: RFC 9457 in the HTTP interface. The error that ends a
@@ -800,7 +862,7 @@ export type Problem = Message<"quorate.v1.Problem"> & {
  * Use `create(ProblemSchema)` to create a new message.
  */
 export const ProblemSchema: GenMessage<Problem> = /*@__PURE__*/
-  messageDesc(file_work, 15);
+  messageDesc(file_work, 16);
 
 /**
  * @generated from service quorate.v1.Work

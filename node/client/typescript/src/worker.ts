@@ -27,6 +27,8 @@ export interface Task {
   readonly guarantee: string;
   readonly idempotencyKey: string;
   readonly input: any; // eslint-disable-line @typescript-eslint/no-explicit-any -- whatever JSON was submitted
+  /** What the holder before saved: go on from there. Undefined when nothing was saved. */
+  readonly checkpoint?: { readonly version: bigint; readonly state: any }; // eslint-disable-line @typescript-eslint/no-explicit-any -- whatever JSON was saved
   /** Aborted when the task is over or somebody else's: what the handler returns then is dropped. */
   readonly signal: AbortSignal;
   /** Reports progress: any JSON up to 4 KiB; the newest counts. */
@@ -256,7 +258,8 @@ export class Worker {
     try {
       const value = await this.o.handler({
         id: t.taskId, epoch: t.epoch, action: t.action, target: t.target, attempt: t.attempt, guarantee: t.guarantee,
-        idempotencyKey: t.idempotencyKey, input: parse(t.input), signal: h.abort.signal,
+        idempotencyKey: t.idempotencyKey, input: parse(t.input),
+        checkpoint: t.checkpoint && { version: t.checkpoint.version, state: parse(t.checkpoint.state) }, signal: h.abort.signal,
         progress: (v) => {
           if (h.ended) return;
           this.next.progress = this.next.progress.filter((p) => p.taskId !== t.taskId);
