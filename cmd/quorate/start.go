@@ -48,14 +48,14 @@ type startCmd struct {
 	Join            []string       `placeholder:"A,B" help:"Gossip addresses of other nodes."`
 	BootstrapExpect int            `default:"3" help:"How many nodes make a new cluster."`
 	Cluster         string         `default:"quorate" help:"The cluster's name."`
-	Shards          int            `help:"Task shards of a new cluster, for ever; 0: one for every four processors of the node that founds it."`
+	Shards          *int           `placeholder:"N" help:"Task shards of a new cluster, for ever; 0: one for every four processors of the node that founds it."`
 	AgentInterval   time.Duration  `default:"30s" help:"How often an agent should be heard of."`
-	MaxPayload      int            `default:"1048576" help:"Bytes of one task's input, context or result."`
-	DiskReserve     int64          `default:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
-	DiskBudget      int64          `help:"Bytes the data directory may hold: from seven eighths of it on, new tasks are refused. 0: as much as there is."`
-	MemoryBudget    int64          `help:"Bytes to size caches, memtables and queues by; 0: sized for throughput."`
+	MaxPayload      *int           `placeholder:"1048576" help:"Bytes of one task's input, context or result."`
+	DiskReserve     *int64         `placeholder:"268435456" help:"Bytes of disk kept free: with less, new tasks are refused and what ends tasks goes on. Negative: none."`
+	DiskBudget      *int64         `placeholder:"BYTES" help:"Bytes the data directory may hold: from seven eighths of it on, new tasks are refused. 0: as much as there is."`
+	MemoryBudget    *int64         `placeholder:"BYTES" help:"Bytes to size caches, memtables and queues by; 0: sized for throughput."`
 	Preset          string         `enum:"none,edge" default:"none" help:"edge: a small device (32 MiB memory budget, 1 GiB disk budget, one shard of tasks, ended tasks kept a day); options given beside it win."`
-	TaskRetention   time.Duration  `default:"24h" help:"Keep ended tasks and their idempotency keys this long (at least 1m), in fleets without a retention of their own (quorate ledger retention); 0: for ever."`
+	TaskRetention   *time.Duration `placeholder:"24h" help:"Keep ended tasks and their idempotency keys this long (at least 1m), in fleets without a retention of their own (quorate ledger retention); 0: for ever."`
 	ArchiveDir      string         `type:"path" placeholder:"DIR" help:"Where audit records go when their fleets' retention is over (quorate ledger retention --records); default archive in the data directory."`
 	AuditLevel      string         `default:"hash" enum:"hash,log" help:"hash: audit records go into Merkle trees, for checkpoints and proofs. log: they are kept only."`
 	AutoApprove     []string       `placeholder:"ACTION:TARGET" help:"exactly_once actions that need no human; a star stands for all. The same on every node."`
@@ -92,29 +92,26 @@ func servePprof(addr string) error {
 }
 
 func (c *startCmd) config(log *slog.Logger) node.Config {
-	cfg := node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
-		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: c.Shards, AgentInterval: c.AgentInterval,
-		MaxPayloadBytes: c.MaxPayload, RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight, DiskReserveBytes: c.DiskReserve,
-		DiskBudgetBytes: c.DiskBudget, MemoryBudgetBytes: c.MemoryBudget, AuditLevel: c.AuditLevel, ArchiveDir: c.ArchiveDir, TaskRetention: c.TaskRetention,
-		InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: log}
-	if c.Preset != "edge" {
-		return cfg
+	// What an option that was not given stands for; one that was given wins, also
+	// when it says what it would be by default.
+	e := node.Config{MaxPayloadBytes: 1 << 20, DiskReserveBytes: 256 << 20, TaskRetention: 24 * time.Hour}
+	if c.Preset == "edge" {
+		e = node.Edge()
 	}
-	e := node.Edge()
-	preset(&cfg.Shards, 0, e.Shards)
-	preset(&cfg.MaxPayloadBytes, 1<<20, e.MaxPayloadBytes)
-	preset(&cfg.DiskReserveBytes, 256<<20, e.DiskReserveBytes)
-	preset(&cfg.DiskBudgetBytes, 0, e.DiskBudgetBytes)
-	preset(&cfg.MemoryBudgetBytes, 0, e.MemoryBudgetBytes)
-	preset(&cfg.TaskRetention, 24*time.Hour, e.TaskRetention)
-	return cfg
+	return node.Config{DataDir: c.DataDir, NodeID: c.NodeID, APIAddr: c.API, PeerAddr: c.Peer, GossipAddr: c.Gossip,
+		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Cluster: c.Cluster, Shards: given(c.Shards, e.Shards), AgentInterval: c.AgentInterval,
+		MaxPayloadBytes: given(c.MaxPayload, e.MaxPayloadBytes), RankSuccess: c.RankSuccess, RankLoad: c.RankLoad, RankTrust: c.RankTrust, FleetWeights: c.FleetWeight,
+		DiskReserveBytes: given(c.DiskReserve, e.DiskReserveBytes), DiskBudgetBytes: given(c.DiskBudget, e.DiskBudgetBytes),
+		MemoryBudgetBytes: given(c.MemoryBudget, e.MemoryBudgetBytes), AuditLevel: c.AuditLevel, ArchiveDir: c.ArchiveDir,
+		TaskRetention: given(c.TaskRetention, e.TaskRetention), InsecureListen: c.InsecureListen, AutoApprove: c.AutoApprove, Logger: log}
 }
 
-// preset gives an option that was left at its default the preset's value.
-func preset[T comparable](option *T, def, value T) {
-	if *option == def {
-		*option = value
+// given is the option, or def when it was not given.
+func given[T any](option *T, def T) T {
+	if option == nil {
+		return def
 	}
+	return *option
 }
 
 // Run runs a node until a signal or a reason to stop.
