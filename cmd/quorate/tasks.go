@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,8 +32,8 @@ type submitCmd struct {
 	Session     string        `help:"Session ID."`
 	termFlags   `embed:""`
 	Skip        bool   `help:"Skip the task when one it comes after fails, instead of failing it."`
-	File        string `placeholder:"TASKS.jsonl" help:"Submit every line of a file (- for standard input)."`
-	Wait        bool   `help:"Wait until the task has ended; exit 1 unless it completed."`
+	File        string `placeholder:"TASKS.jsonl" help:"Submit every line of a file (- for standard input); the other options stand for what a line does not say."`
+	Wait        bool   `help:"Wait until the task has ended, or all of the file; exit 1 unless it completed."`
 	JSON        bool   `name:"json" help:"Print JSON."`
 }
 
@@ -46,9 +45,6 @@ func (c *submitCmd) Run(ctx context.Context, con console) error {
 	}
 	defer cl.Close()
 	if c.File != "" {
-		if c.What != "" {
-			return usageError{errors.New("give ACTION:TARGET or --file, not both")}
-		}
 		return c.file(ctx, con, cl)
 	}
 	spec, err := c.spec(con.in)
@@ -84,8 +80,16 @@ func (c *submitCmd) spec(in io.Reader) (api.TaskSpec, error) {
 	if err != nil {
 		return api.TaskSpec{}, err
 	}
-	spec := api.TaskSpec{Action: action, Target: target, Description: c.Description, Guarantee: c.Guarantee, IdempotencyKey: c.Key,
+	spec, err := c.options(in)
+	spec.Action, spec.Target = action, target
+	return spec, err
+}
+
+// options is the task without its capability.
+func (c *submitCmd) options(in io.Reader) (api.TaskSpec, error) {
+	spec := api.TaskSpec{Description: c.Description, Guarantee: c.Guarantee, IdempotencyKey: c.Key,
 		Priority: c.Priority, After: c.After, FleetID: c.Fleet, SessionID: c.Session, LeaseSeconds: c.Lease.Seconds()}
+	var err error
 	if spec.Input, err = readInput(c.Input, in); err != nil {
 		return spec, err
 	}
