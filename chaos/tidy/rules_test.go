@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -103,6 +104,49 @@ func pure(tr *tree) (found []finding) {
 	return found
 }
 
+// libraries are embedded in processes of others: when those end, and what their
+// signals do, is not theirs to say. An entry covers its subpackages.
+var libraries = []string{"ledger", "raftstore", "sched", "gossip", "node"}
+
+// exits are the functions that end a process, by the import path.
+var exits = map[string][]string{
+	"os":      {"Exit"},
+	"log":     {"Fatal", "Fatalf", "Fatalln"},
+	"syscall": {"Exit"},
+}
+
+// embeddable: no library ends its process or takes its signals.
+func embeddable(tr *tree) (found []finding) {
+	for _, f := range tr.files {
+		if f.test() || !slices.ContainsFunc(libraries, func(l string) bool { return within(f.dir(), l) }) {
+			continue
+		}
+		bad := func(n ast.Node, what string) {
+			found = append(found, finding{text: fmt.Sprintf("%s:%d: %s: a library returns an error, its process decides", f.name, f.line(n.Pos()), what)})
+		}
+		imported := map[string]string{} // path by the name in this file
+		for _, spec := range f.ast.Imports {
+			p := strings.Trim(spec.Path.Value, `"`)
+			name := path.Base(p)
+			if spec.Name != nil {
+				name = spec.Name.Name
+			}
+			if imported[name] = p; p == "os/signal" || name == "." && exits[p] != nil {
+				bad(spec, "import of "+p)
+			}
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if x, ok := s.X.(*ast.Ident); ok && slices.Contains(exits[imported[x.Name]], s.Sel.Name) {
+					bad(n, imported[x.Name]+"."+s.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
 // Limits of size, in lines.
 const (
 	maxFileLines     = 500
@@ -183,8 +227,11 @@ var words = []struct {
 	{regexp.MustCompile(`not implemented|not built yet|unimplemented`), "a stub"},
 	{regexp.MustCompile(`(^|[^\w.])(/work/|/root/|/home/[a-z])`), "a path of one machine"},
 	{regexp.MustCompile(`(?i)\bas requested\b|\bissue #?[0-9]+ (says|asks|wants)`), "the source speaks of the project alone"},
-	{regexp.MustCompile(`\bt\.Skip(Now|f)?\(`), "a hidden skip; length is a flag"},
 }
+
+// skips are for programs of others that are not installed, which a comment on
+// their line or the one above says.
+var skips = regexp.MustCompile(`\bt\.Skip(Now|f)?\(`)
 
 // sleeps in tests need a reason on their line or the one above.
 var sleeps = regexp.MustCompile(`\btime\.Sleep\(`)
@@ -209,6 +256,9 @@ func wording(tr *tree) (found []finding) {
 				}
 			}
 			above := i > 0 && strings.HasPrefix(strings.TrimSpace(lines[i-1]), "//")
+			if skips.MatchString(line) && !strings.Contains(line, "//") && !above {
+				found = append(found, finding{text: fmt.Sprintf("%s:%d: a hidden skip; length is a flag, and what program is missing is said in a comment", f.name, i+1)})
+			}
 			if f.test() && sleeps.MatchString(line) && !strings.Contains(line, "//") && !above {
 				found = append(found, finding{text: fmt.Sprintf("%s:%d: a test sleeps: await an event, or say why none can be awaited", f.name, i+1)})
 			}

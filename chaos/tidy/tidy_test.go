@@ -19,6 +19,9 @@ const ratchetSlack = 20 // lines
 
 func TestImportsFollowTheDesign(t *testing.T) { report(t, imports(load(t, root))) }
 func TestLedgerIsPure(t *testing.T)           { report(t, pure(load(t, root))) }
+func TestLibrariesDoNotEndTheirProcess(t *testing.T) {
+	report(t, embeddable(load(t, root)))
+}
 func TestEveryPackageHasADocument(t *testing.T) {
 	report(t, documents(load(t, root)))
 }
@@ -103,6 +106,9 @@ func TestRulesFindWhatIsPlanted(t *testing.T) {
 		{"pure", pure, []string{
 			"import of time", "import of math/rand/v2", "import of os", "import of sync/atomic", "import of net/http",
 			"no go statement", "no select statement", "no channel", "no float64", "no float 0.5",
+		}},
+		{"embeddable", embeddable, []string{
+			"import of os/signal", "exit.go:13: os.Exit", "exit.go:15: log.Fatalf", "exit.go:17: syscall.Exit", "exit.go:19: os.Exit",
 		}},
 		{"sizes", sizes, []string{"raftstore/long.go has 501 lines", "raftstore/long.go:Store.Long has 71 lines", "raftstore/doc.go has 81 lines"}},
 		{"documents", documents, []string{"ledger has no doc.go"}},
