@@ -390,8 +390,7 @@ func TestVectors(t *testing.T) {
 	}
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Log("no python3: the independent verifier was not run")
-		return
+		t.Skip("no python3: the independent verifier was not run") // no part of Go
 	}
 	run := func(args ...string) ([]byte, error) {
 		return exec.Command(python, append([]string{"verify.py"}, args...)...).CombinedOutput()
