@@ -60,13 +60,16 @@ bench: build
 # others are in a module of their own, which this builds (some minutes at first).
 # bin/bench-peers -compare OLD.json NEW.json tells change from noise.
 # WORKLOAD: lifecycle, embedded (load and leader in one process), raftstore, sched.
-#   make bench-peers WORKLOAD=raftstore PEERS=dragonboat,etcd JSON=1 ARGS="-duration 30s"
+# DURATION is what counts of each metric, each round: with 30s, sustained load.
+# A peer whose program is not installed (redis-server) is left out, and named.
+#   make bench-peers WORKLOAD=raftstore PEERS=dragonboat,etcd JSON=1 DURATION=30s
 WORKLOAD ?= lifecycle
 PEERS    ?=
 JSON     ?=
+DURATION ?= 10s
 bench-peers: build
 	@cd bench/peers && $(GO) build -mod=mod $(VCS) -o ../../bin/bench-peers .
-	@bin/bench-peers -workload '$(WORKLOAD)' -peers '$(PEERS)' $(if $(JSON),-json) $(ARGS)
+	@bin/bench-peers -workload '$(WORKLOAD)' -peers '$(PEERS)' -duration '$(DURATION)' $(if $(JSON),-json) $(ARGS)
 
 # That module compiles and its tests pass; not part of `make test`, since what
 # it depends on takes minutes to fetch and build.

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 	rounds := f.Int("rounds", 3, "turns of each contender")
 	o := Options{}
 	f.StringVar(&o.Quorate, "quorate", "bin/quorate", "the quorate executable")
-	f.DurationVar(&o.Duration, "duration", 10*time.Second, "what is measured of each metric")
+	f.DurationVar(&o.Duration, "duration", 10*time.Second, "what is measured of each metric, each round; figures to be quoted: 30s")
 	f.DurationVar(&o.WarmUp, "warm-up", 2*time.Second, "load before anything counts")
 	rates := f.String("rates", "2000,8000", "tasks a second at which lifecycle measures latency; empty: none")
 	if err := f.Parse(args); err != nil {
@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		chosen, err := w.choose(*peers)
+		chosen, err := w.choose(*peers, o.Logf)
 		if err != nil {
 			return err
 		}

@@ -58,14 +58,19 @@ func findWorkload(name string) (Workload, error) {
 	return Workload{}, fmt.Errorf("workload %q: want one of %s", name, strings.Join(names, ", "))
 }
 
-// choose keeps the peers named in a comma-separated list; an empty one keeps those that can run here.
-func (w Workload) choose(list string) ([]Contender, error) {
+// choose keeps the peers named in a comma-separated list; an empty one keeps those that can run here, and leftOut is
+// told of the others.
+func (w Workload) choose(list string, leftOut func(format string, args ...any)) ([]Contender, error) {
 	var out []Contender
 	if list == "" {
 		for _, p := range w.Peers {
-			if p.Missing == nil || p.Missing() == nil {
-				out = append(out, p)
+			if p.Missing != nil {
+				if err := p.Missing(); err != nil {
+					leftOut("left out of %s: %s: %v", w.Name, p.Name, err)
+					continue
+				}
 			}
+			out = append(out, p)
 		}
 		return out, nil
 	}

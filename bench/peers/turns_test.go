@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +79,11 @@ func TestChoose(t *testing.T) {
 	gone.Missing = func() error { return errNotInstalled }
 	w := Workload{Name: "w", Peers: []Contender{fake("a", &turns, 1), gone}}
 	for list, want := range map[string]string{"": "a", "a": "a", "a,other": "a", "other": "none of the peers", "a,gone": "not installed"} {
-		got, err := w.choose(list)
+		var told string
+		got, err := w.choose(list, func(format string, args ...any) { told += fmt.Sprintf(format, args...) })
+		if want := "left out of w: gone: " + errNotInstalled.Error(); list == "" && told != want || list != "" && told != "" {
+			t.Errorf("%q: told %q, want %q for an empty list", list, told, want)
+		}
 		if err != nil {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%q: %v, want %q", list, err, want)
