@@ -35,7 +35,7 @@ func (t *Tasks) FreezeSome(n int) (puts []KV, deletes [][]byte, more bool) {
 	from, to := t.encoded, min(t.encoded+n, len(t.frozen))
 	size := 0
 	for _, i := range t.frozen[from:to] {
-		size += t.slab.at(i).rowSize() + 3*rowKeySize
+		size += t.slab.at(i).rowSize() + rowKeysSize
 	}
 	t.rows.arena = make([]byte, 0, size)
 	if t.rows.puts == nil {
@@ -72,7 +72,7 @@ func (t *Tasks) encode(e *entry) {
 		t.encodeGone(e)
 		return
 	}
-	if need := e.rowSize() + 3*rowKeySize; cap(w.arena)-len(w.arena) < need {
+	if need := e.rowSize() + rowKeysSize; cap(w.arena)-len(w.arena) < need {
 		w.arena = make([]byte, 0, need)
 	}
 	id := (*[16]byte)(&e.id)
@@ -89,9 +89,12 @@ func (t *Tasks) encode(e *entry) {
 		w.deletes = append(w.deletes, w.key(other, id))
 	}
 	if e.flags&flagKeyRow == 0 && e.key != ([16]byte{}) {
-		k, v := w.key(prefixKey, &e.key), len(w.arena)
+		k := len(w.arena)
+		w.arena = appendKeyKey(w.arena, e.era, &e.key)
+		v := len(w.arena)
 		w.arena = append(w.arena, e.id[:]...)
-		w.puts = append(w.puts, KV{k, w.arena[v:len(w.arena):len(w.arena)]})
+		w.puts = append(w.puts, KV{w.arena[k:v:v], w.arena[v:len(w.arena):len(w.arena)]})
+		t.eras.add(e.era, 1)
 	}
 	e.flags = e.flags&^there | here | flagKeyRow
 	e.listed = 0
@@ -191,14 +194,7 @@ func (t *Tasks) restore(meta []byte) error {
 			return fmt.Errorf("%d tasks are %s, meta says %d: %w", n, State(s), t.counts[s], ErrMalformed)
 		}
 	}
-	from, to = prefixRange(prefixKey)
-	err = t.cold.Scan(from, to, func(key, _ []byte) bool {
-		if bad = checkRowKey(key); bad == nil {
-			t.oldKeys.add((*[16]byte)(key[1:]))
-		}
-		return bad == nil
-	})
-	if err = firstError(err, bad); err != nil {
+	if err := t.restoreKeys(); err != nil {
 		return err
 	}
 	return t.restoreExtras()

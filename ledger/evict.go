@@ -73,7 +73,9 @@ func (t *Tasks) evict(c *Evict, txns bool) Outcome {
 		t.endedSum -= e.sum()
 		if e.key != ([16]byte{}) {
 			t.byKey.remove(i)
-			t.extras = append(t.extras, extra{prefixKey, e.key})
+			if e.flags&flagKeyRow != 0 {
+				t.extras = append(t.extras, extra{prefixKey, e.key, e.era})
+			}
 			e.key = [16]byte{}
 		}
 		e.flags |= flagEvicted // it stays in memory, seen by nobody, until the checkpoint lacks it
@@ -117,9 +119,7 @@ func (t *Tasks) revive(e *entry) (uint32, *entry) {
 	t.slab.bytes += len(e.spec) - len(p.spec)
 	*p = *e
 	p.flags, p.listed = p.flags|rows, listed
-	if p.key != ([16]byte{}) {
-		t.byKey.add(i)
-	}
+	t.keepKey(i, p)
 	return i, p
 }
 

@@ -109,7 +109,11 @@ func TestRestoreNoticesDamage(t *testing.T) {
 	if err := s.Restore(meta); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a key's key is short: %v", err)
 	}
-	cold.write(nil, [][]byte{[]byte("kx")})
+	cold.write([]KV{{[]byte("nx"), nil}}, [][]byte{[]byte("kx")})
+	if err := s.Restore(meta); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a key's key with an era is short: %v", err)
+	}
+	cold.write(nil, [][]byte{[]byte("nx")})
 	cold.fail = errDisk
 	if err := s.Restore(meta); !errors.Is(err, errDisk) {
 		t.Errorf("a disk that fails: %v", err)
@@ -130,9 +134,11 @@ func TestColdDamage(t *testing.T) {
 	sp.Key = "key0"
 	again := submitOf(NewTaskID(1, 99, 1), sp).Append(nil)
 	for name, harm := range map[string]func(){
-		"disk":     func() { cold.fail = errDisk },
-		"row":      func() { cold.rows[ended] = row[:10] },
-		"a key":    func() { cold.rows[string(keyKey(new(keyHash([]byte("default"), []byte("key0")))))] = []byte("short") },
+		"disk": func() { cold.fail = errDisk },
+		"row":  func() { cold.rows[ended] = row[:10] },
+		"a key": func() {
+			cold.rows[string(appendKeyKey(nil, 1, new(keyHash([]byte("default"), []byte("key0")))))] = []byte("short")
+		},
 		"no row":   func() { delete(cold.rows, ended) },
 		"bad spec": func() { cold.rows[ended] = append(bytes.Clone(row[:len(row)-1]), 1) },
 	} {

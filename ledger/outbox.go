@@ -33,10 +33,11 @@ const (
 	prefixStuck  = 's'
 )
 
-// extra names such a row.
+// extra names such a row, or that of a key.
 type extra struct {
 	prefix byte
 	name   [16]byte
+	era    uint32 // of a key
 }
 
 func letterName(seq uint64) (name [16]byte) {
@@ -58,7 +59,7 @@ func (t *Tasks) Stuck() []TaskID { return slices.Clone(t.stuck) }
 func (t *Tasks) post(shard uint32, c Command) {
 	t.outbox.last++
 	t.outbox.letters = append(t.outbox.letters, Letter{Seq: t.outbox.last, Shard: shard, Command: c.Append(nil)})
-	t.extras = append(t.extras, extra{prefixLetter, letterName(t.outbox.last)}, extra{prefixLetter, [16]byte{}})
+	t.extras = append(t.extras, extra{prefix: prefixLetter, name: letterName(t.outbox.last)}, extra{prefix: prefixLetter})
 }
 
 func (t *Tasks) ack(c *Ack) Outcome {
@@ -67,7 +68,7 @@ func (t *Tasks) ack(c *Ack) Outcome {
 	left := t.outbox.letters[:0:0] // a reader may have the old ones
 	for _, l := range t.outbox.letters {
 		if _, ok := slices.BinarySearch(seqs, l.Seq); ok {
-			t.extras = append(t.extras, extra{prefixLetter, letterName(l.Seq)})
+			t.extras = append(t.extras, extra{prefix: prefixLetter, name: letterName(l.Seq)})
 			continue
 		}
 		left = append(left, l)
@@ -88,17 +89,18 @@ func (t *Tasks) setStuck(e *entry, on bool) {
 	} else {
 		t.stuck = slices.Delete(slices.Clone(t.stuck), i, i+1)
 	}
-	t.extras = append(t.extras, extra{prefixStuck, e.id})
+	t.extras = append(t.extras, extra{prefix: prefixStuck, name: e.id})
 }
 
 // freezeExtras encodes the rows that changed.
 func (t *Tasks) freezeExtras() {
 	slices.SortFunc(t.extras, func(a, b extra) int {
-		return cmp.Or(cmp.Compare(a.prefix, b.prefix), bytes.Compare(a.name[:], b.name[:]))
+		return cmp.Or(cmp.Compare(a.prefix, b.prefix), cmp.Compare(a.era, b.era), bytes.Compare(a.name[:], b.name[:]))
 	})
 	for _, x := range slices.Compact(t.extras) {
-		if x.prefix == prefixKey && t.byKey.find(&x.name) != 0 {
-			continue // another task has the key since: its row is written over
+		if x.prefix == prefixKey {
+			t.freezeGoneKey(x)
+			continue
 		}
 		key := appendRowKey(nil, x.prefix, &x.name)
 		if value := t.extraRow(x); value != nil {

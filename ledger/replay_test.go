@@ -2,10 +2,12 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -140,6 +142,7 @@ func (p *replica) disturb(t *testing.T, r *rand.Rand, applied int) int {
 			checkInvariants(t, p.s)
 		case p.pending != nil: // durable, and visible before Thaw hears of it
 			p.pending()
+			checkEras(t, p)
 			if r.IntN(3) == 0 {
 				checkList(t, p.s, Query{})
 			}
@@ -164,6 +167,20 @@ func (p *replica) disturb(t *testing.T, r *rand.Rand, applied int) int {
 		return p.applied
 	}
 	return applied
+}
+
+// checkEras holds that the rows of keys are counted.
+func checkEras(t *testing.T, p *replica) {
+	t.Helper()
+	var have eras
+	for key := range p.cold.rows {
+		if key[0] == prefixKey {
+			have.add(binary.BigEndian.Uint32([]byte(key[1:])), 1)
+		}
+	}
+	if !slices.Equal(have, p.s.eras) {
+		t.Fatalf("rows of keys by era: counted %v, there are %v", p.s.eras, have)
+	}
 }
 
 // checkList holds that List shows what Scan steps show, and Task agrees.

@@ -7,34 +7,48 @@ import (
 
 // Rows of a task shard's checkpoint:
 //
-//	'o' task ID   an open task
-//	'e' task ID   an ended one
-//	'k' key hash  task ID: the task of an idempotency key
+//	'o' task ID           an open task
+//	'e' task ID           an ended one
+//	'n' era u32, key hash task ID: the task of an idempotency key
+//	'k' key hash          the same, of era 0: as it was written formerly
 //
 // A task's row, version 1: version u8, state u8, ending u8, has-key u8, the
-// key hash if so, request hash 32 bytes, epoch, attempts, then the times
-// created, updated, completed, not-before, ready, deadline (signed numbers),
-// agent, error (text), result, spec (byte strings). Version 2, of a task that
-// is more than a plain one, has its transaction ([Txn]) behind that.
+// key hash if so, and its era behind it if has-key is 2, request hash 32
+// bytes, epoch, attempts, then the times created, updated, completed,
+// not-before, ready, deadline (signed numbers), agent, error (text), result,
+// spec (byte strings). Version 2, of a task that is more than a plain one, has
+// its transaction ([Txn]) behind that.
 const (
-	prefixOpen  = 'o'
-	prefixEnded = 'e'
-	prefixKey   = 'k'
+	prefixOpen   = 'o'
+	prefixEnded  = 'e'
+	prefixKey    = 'n'
+	prefixOldKey = 'k'
+
+	keyNone = 0 // has-key
+	keyOld  = 1
+	keyEra  = 2
 
 	rowVersion    = 1
 	rowVersionTxn = 2 // followed by the transaction, a byte string
 	rowKeySize    = 1 + 16
+	keyKeySize    = 1 + 4 + 16
 	// rowFixedBytes is no less than a row takes beside its text and byte
-	// strings: 4 + 16 + 32 + 10 + 5 + 6×10 + 4×5.
-	rowFixedBytes = 147
+	// strings: 4 + 16 + 5 + 32 + 10 + 5 + 6×10 + 4×5.
+	rowFixedBytes = 152
 )
 
 func appendRowKey(dst []byte, prefix byte, name *[16]byte) []byte {
 	return append(append(dst, prefix), name[:]...)
 }
 
+func appendKeyKey(dst []byte, era uint32, key *[16]byte) []byte {
+	if era == 0 {
+		return appendRowKey(dst, prefixOldKey, key)
+	}
+	return append(binary.BigEndian.AppendUint32(append(dst, prefixKey), era), key[:]...)
+}
+
 func endedKey(id TaskID) []byte           { return appendRowKey(nil, prefixEnded, (*[16]byte)(&id)) }
-func keyKey(key *[16]byte) []byte         { return appendRowKey(nil, prefixKey, key) }
 func prefixRange(p byte) ([]byte, []byte) { return []byte{p}, []byte{p + 1} }
 
 func (e *entry) rowSize() int {
@@ -51,10 +65,13 @@ func (e *entry) appendRow(dst []byte) []byte {
 		version = rowVersionTxn
 	}
 	dst = append(dst, version, uint8(e.state), uint8(e.ended))
-	if e.key == ([16]byte{}) {
-		dst = append(dst, 0)
-	} else {
-		dst = append(append(dst, 1), e.key[:]...)
+	switch {
+	case e.key == [16]byte{}:
+		dst = append(dst, keyNone)
+	case e.era == 0:
+		dst = append(append(dst, keyOld), e.key[:]...)
+	default:
+		dst = appendUint(append(append(dst, keyEra), e.key[:]...), uint64(e.era))
 	}
 	dst = append(dst, e.request[:]...)
 	dst = appendUint(dst, e.epoch)
@@ -89,10 +106,18 @@ func (w *row) decode(id TaskID, b []byte) error {
 	}
 	e := &w.e
 	*e = entry{id: id, state: State(r.u8()), ended: ending(r.u8())}
-	if r.bool() {
+	has := r.u8()
+	if has != keyNone {
 		if r.fixed(e.key[:]); e.key == ([16]byte{}) {
 			r.fail("empty key")
 		}
+	}
+	if has == keyEra {
+		if e.era = r.uint32(); e.era == 0 {
+			r.fail("era 0")
+		}
+	} else if has > keyEra {
+		r.fail("no such kind of key")
 	}
 	r.fixed(e.request[:])
 	e.epoch, e.attempts = r.uint(), r.uint32()

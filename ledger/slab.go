@@ -17,6 +17,7 @@ type entry struct {
 	notBefore, ready, deadline, leaseMs int64
 
 	attempts  uint32
+	era       uint32 // that the row of its key is in
 	state     State
 	priority  Priority
 	guarantee Guarantee

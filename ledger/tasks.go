@@ -34,10 +34,11 @@ type Tasks struct {
 	rows    rows     // encoded ahead of FreezeSome, because a command came for them
 
 	// What memory does not have may be in the checkpoint. Keys: oldKeys has
-	// every key row's. IDs: one made after restoredMillis is there only if
+	// every key row's, eras how many rows there are in each. IDs: one made after restoredMillis is there only if
 	// oldIDs has it; reading the IDs of all ended tasks at Restore would cost
 	// more than a read for each late one.
 	oldKeys        bloom
+	eras           eras
 	oldIDs         bloom
 	restoredMillis int64 // greatest ID time among rows of ended tasks, at Restore
 	coldMillis     int64 // the same, now
@@ -79,7 +80,7 @@ func (t *Tasks) reset() {
 	t.slab = slab{}
 	t.byID, t.byKey, t.order = newTable(&t.slab, false), newTable(&t.slab, true), order{}
 	t.dirty, t.frozen, t.freeze, t.encoded, t.thawed, t.rows = nil, nil, 1, 0, 0, rows{}
-	t.oldKeys, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, bloom{}, 0, 0
+	t.oldKeys, t.eras, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, nil, bloom{}, 0, 0
 	t.outbox, t.stuck, t.extras = outbox{}, nil, nil
 }
 
@@ -212,25 +213,34 @@ func (t *Tasks) findKey(key *[16]byte) *entry {
 	if !t.oldKeys.mayHave(key) {
 		return nil
 	}
-	b, ok, err := t.cold.Get(keyKey(key))
+	for i := len(t.eras) - 1; i >= 0; i-- {
+		if id, ok := t.keyRow(t.eras[i].era, key); ok {
+			_, e := t.find(id)
+			if t.byID.find((*[16]byte)(&id)) != 0 && (e == nil || e.key != *key) {
+				continue // evicted: the row of its key goes with the next checkpoint
+			}
+			if e == nil {
+				panic(fmt.Sprintf("ledger: shard %d: a key's task %s is not there", t.shard, id))
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+// keyRow reads the row of a key in one era.
+func (t *Tasks) keyRow(era uint32, key *[16]byte) (id TaskID, ok bool) {
+	b, ok, err := t.cold.Get(appendKeyKey(nil, era, key))
 	if err != nil {
 		panic(fmt.Sprintf("ledger: shard %d: reading a key from the checkpoint: %v", t.shard, err))
 	}
-	if !ok {
-		return nil
-	}
-	if len(b) != len(TaskID{}) {
+	if ok && len(b) != len(id) {
 		panic(fmt.Sprintf("ledger: shard %d: a key's row has %d bytes", t.shard, len(b)))
 	}
-	id := TaskID(b)
-	_, e := t.find(id)
-	if t.byID.find((*[16]byte)(&id)) != 0 && (e == nil || e.key != *key) {
-		return nil // evicted: the row of its key goes with the next checkpoint
+	if ok {
+		id = TaskID(b)
 	}
-	if e == nil {
-		panic(fmt.Sprintf("ledger: shard %d: a key's task %s is not there", t.shard, TaskID(b)))
-	}
-	return e
+	return id, ok
 }
 
 // keyHash names an idempotency key within a fleet: the first half of SHA-256
@@ -251,9 +261,7 @@ func (t *Tasks) keep(e *entry) (uint32, *entry) {
 	*p = *e
 	t.slab.bytes += len(p.spec)
 	t.byID.add(i)
-	if p.key != ([16]byte{}) {
-		t.byKey.add(i)
-	}
+	t.keepKey(i, p)
 	t.order.add(p.id, i)
 	return i, p
 }
