@@ -141,7 +141,14 @@ func (n *core) actionVerdict(ctx context.Context, c *ledger.Declare, a answer) a
 	switch o.State {
 	case ledger.StateRunning:
 		v.Decision, v.Epoch, v.LeaseSeconds = api.DecisionGo, o.Epoch, float64(c.Spec.LeaseMillis)/1000
-		if o.Replayed { // the holder asks again: that counts as a sign of life
+		v.Guarantee = c.Spec.Guarantee.String()
+		if o.Replayed { // what was declared first counts, whatever the rules say now
+			t, err := n.readTask(ctx, o.ID)
+			if err != nil {
+				return refuse(api.DecisionRefused, asAPIError(err))
+			}
+			v.Guarantee = t.Guarantee
+			// The holder asks again: that counts as a sign of life.
 			_, _ = n.renewAs(ctx, "renew", v.TaskID, api.Claim{AgentID: c.Agent, Epoch: o.Epoch})
 		}
 	case ledger.StateCompleted:

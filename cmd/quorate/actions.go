@@ -73,7 +73,7 @@ type actionRunCmd struct {
 	Fleet     string        `help:"Tenant."`
 	Session   string        `help:"Session ID."`
 	termFlags `embed:""`
-	Command   []string `arg:"" passthrough:"" help:"The command, behind --. It finds QUORATE_EPOCH, QUORATE_TASK_ID and QUORATE_IDEMPOTENCY_KEY in its environment, and its output is the result."`
+	Command   []string `arg:"" passthrough:"" help:"The command, behind --. It finds QUORATE_EPOCH, QUORATE_TASK_ID and QUORATE_IDEMPOTENCY_KEY in its environment, and its output is the result. Exit code 0 means that it happened, any other that it did not (the action may then be tried again): a command that can't tell ends itself with a signal (kill -9 $$$$), which leaves an exactly_once action unknown."`
 	logFlags  `embed:""`
 }
 

@@ -96,6 +96,7 @@ type ActionVerdict struct {
 	Decision       string          `json:"decision" enum:"go,done,wait,in_progress,unknown,refused"`
 	TaskID         string          `json:"task_id,omitempty"`
 	State          string          `json:"state,omitempty"`
+	Guarantee      string          `json:"guarantee,omitempty" doc:"go: the level the effect is performed at, which a rule may have raised"`
 	Epoch          uint64          `json:"epoch,omitempty" doc:"The fencing token: complete and fail carry it, and so should calls to the target"`
 	Replayed       bool            `json:"idempotent_replayed,omitempty"`
 	LeaseSeconds   float64         `json:"lease_seconds,omitempty" doc:"Complete, fail or renew before"`

@@ -53,6 +53,7 @@ type worker struct {
 type holding struct {
 	id     string
 	epoch  uint64
+	once   bool                    // exactly_once
 	ended  bool                    // its settlement is on its way
 	cancel context.CancelCauseFunc // nil before its call, and of a batch
 }
@@ -167,7 +168,7 @@ func (w *worker) take(list []api.Lease) {
 			w.mu.returned = append(w.mu.returned, api.Held{TaskID: l.TaskID, Epoch: l.Epoch})
 			continue
 		}
-		w.mu.held[l.TaskID] = &holding{id: l.TaskID, epoch: l.Epoch}
+		w.mu.held[l.TaskID] = &holding{id: l.TaskID, epoch: l.Epoch, once: once(l.Guarantee)}
 		w.mu.queue = append(w.mu.queue, Task{Lease: l, w: w})
 	}
 	calls := min(w.cfg.Concurrency-w.mu.busy, len(w.mu.queue))
@@ -233,7 +234,9 @@ func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
 	s.Verdict = "complete"
 	if err == nil && result != nil {
 		if s.Result, err = json.Marshal(result); err != nil {
-			err = Permanent(err)
+			if err = Permanent(err); once(t.Guarantee) { // it has happened
+				s.Result, err = json.RawMessage(notEncodable), nil
+			}
 		}
 	}
 	if err != nil {
@@ -241,6 +244,9 @@ func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
 	}
 	return s
 }
+
+// once says that a guarantee level is exactly_once.
+func once(level string) bool { return level == "exactly_once" || level == "atp-3" }
 
 // settle hands verdicts to the writer. The ended tasks' credit goes with them.
 func (w *worker) settle(list []api.Settlement) {
@@ -335,6 +341,10 @@ func (w *worker) answered(seq uint64, refused map[uint32]*api.Error) {
 		}
 		h := w.mu.held[list[i].TaskID]
 		if h == nil || h.epoch != list[i].Epoch {
+			continue
+		}
+		if e != nil && h.once && list[i].Verdict == "complete" && len(list[i].Result) > 64 && e.Status == 413 { // it has happened
+			w.mu.settle = append(w.mu.settle, api.Settlement{TaskID: h.id, Epoch: h.epoch, Verdict: "complete", Result: json.RawMessage(`{"result_too_large":true}`)})
 			continue
 		}
 		if e != nil && list[i].Verdict == "complete" && (e.Status == 400 || e.Status == 413 || e.Status == 422) { // the result is what is wrong

@@ -27,8 +27,10 @@ type ActionConfig struct {
 
 // Perform gives a command the whole protocol: it declares the intent, runs the
 // command if that is answered with go, renewing meanwhile, and says how it
-// ended. A command that exits 0 has happened, one that exits otherwise has
-// not, and of one that was killed nobody knows. The verdict is the last word
+// ended. A command that exits 0 has happened (its output is cut if it is over
+// MaxResultBytes), one that exits otherwise has not, and of one that was killed
+// nobody knows. It is killed before the lease ends if no node acknowledges a
+// renewal: somebody else may hold the task then. The verdict is the last word
 // of the cluster: done when the effect has happened, now or before.
 func Perform(ctx context.Context, cfg ActionConfig) (api.ActionVerdict, error) {
 	if len(cfg.Command) == 0 {
@@ -45,15 +47,27 @@ func Perform(ctx context.Context, cfg ActionConfig) (api.ActionVerdict, error) {
 	if err != nil || v.Decision != api.DecisionGo {
 		return v, err
 	}
-	a := &Agent{cfg: Config{Client: cfg.Settle, Manifest: api.Manifest{AgentID: cfg.Action.AgentID}, Command: cfg.Command, Grace: cfg.Grace, Logger: cfg.Logger}}
+	lasts := time.Duration(v.LeaseSeconds * float64(time.Second))
+	a := &Agent{effect: true, cfg: Config{Client: cfg.Settle, Manifest: api.Manifest{AgentID: cfg.Action.AgentID}, Command: cfg.Command,
+		Grace: min(cfg.Grace, lasts/3), Logger: cfg.Logger}}
 	lease := api.Lease{TaskID: v.TaskID, Epoch: v.Epoch, FleetID: cfg.Action.FleetID, Action: cfg.Action.Action, Target: cfg.Action.Target,
-		Input: cfg.Action.Input, Context: cfg.Action.Context, Guarantee: cfg.Action.Guarantee, Attempt: 1, LeaseSeconds: v.LeaseSeconds,
+		Input: cfg.Action.Input, Context: cfg.Action.Context, Guarantee: v.Guarantee, Attempt: 1, LeaseSeconds: v.LeaseSeconds,
 		IdempotencyKey: v.IdempotencyKey, SessionID: cfg.Action.SessionID}
+	if lease.Guarantee == "" { // a node of before it said so
+		lease.Guarantee = cfg.Action.Guarantee
+	}
+	sure := time.Now().Add(lasts) // the lease lasts that long, counted from the last call that is acknowledged
+	claim := api.Claim{AgentID: cfg.Action.AgentID, Epoch: v.Epoch}
+	if _, err := cfg.Settle.Start(ctx, v.TaskID, claim); err != nil {
+		return v, fmt.Errorf("the command was not run: task %s does not start: %w", v.TaskID, err)
+	}
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
 	var renewing sync.WaitGroup
-	renewing.Go(func() { a.renew(alive, lease, stop) })
+	renewing.Go(func() { // stopped so early that it has ended when its lease does
+		cfg.Settle.KeepLease(alive, v.TaskID, claim, lasts-a.cfg.Grace, sure.Add(-a.cfg.Grace), stop)
+	})
 	s := a.command(run, lease)
 	end()
 	renewing.Wait()
@@ -98,9 +112,6 @@ func declare(ctx context.Context, cfg ActionConfig) (api.ActionVerdict, error) {
 // before.
 const firstPause = 50 * time.Millisecond
 
-// errRevoked stops a command whose lease is over.
-var errRevoked = errors.New("revoked")
-
 // settle gives the verdict, again and again until it is acknowledged or
 // refused; nil is acknowledged.
 func (a *Agent) settle(ctx context.Context, s api.Settlement) *api.Error {
@@ -125,28 +136,3 @@ func (a *Agent) settle(ctx context.Context, s api.Settlement) *api.Error {
 		t.Stop()
 	}
 }
-
-// renew starts the lease and prolongs it until ctx ends with the command; a
-// lease that is over stops the command.
-func (a *Agent) renew(ctx context.Context, t api.Lease, stop context.CancelCauseFunc) {
-	claim := api.Claim{AgentID: a.cfg.Manifest.AgentID, Epoch: t.Epoch}
-	tick := time.NewTicker(max(time.Duration(t.LeaseSeconds*float64(time.Second))/3, minRenewal))
-	defer tick.Stop()
-	_, err := a.cfg.Client.Start(ctx, t.TaskID, claim)
-	for {
-		var e *api.Error
-		if errors.As(err, &e) && e.Retry == api.RetryNo && ctx.Err() == nil {
-			stop(fmt.Errorf("%w: %s", errRevoked, e.Code))
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		_, err = a.cfg.Client.Renew(ctx, t.TaskID, claim)
-	}
-}
-
-// minRenewal keeps a tiny lease from being renewed in a loop.
-const minRenewal = 20 * time.Millisecond

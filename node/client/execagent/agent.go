@@ -29,6 +29,8 @@ type Agent struct {
 	cfg   Config
 	abort context.Context         // ends with Abort
 	stop  context.CancelCauseFunc // of abort
+	// effect: the command is the effect of an action: if it exits 0 it has happened.
+	effect bool
 }
 
 // errStopped ends commands that must not go on.

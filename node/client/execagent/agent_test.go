@@ -220,6 +220,16 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
+// An exactly_once effect whose command exited 0 has happened, whatever it printed.
+func TestTooLargeAndHappened(t *testing.T) {
+	c := newCluster(t)
+	c.give(func(l *api.Lease) { l.Guarantee = "exactly_once" })
+	c.run(fmt.Sprintf("head -c %d /dev/zero", MaxResultBytes+1))
+	if s := next(t, c.settled, "verdict"); s.Verdict != "complete" || !strings.Contains(string(s.Result), "result_too_large") {
+		t.Errorf("settled %+v", s)
+	}
+}
+
 // A verdict is repeated until it is acknowledged, or refused for good.
 func TestSettleRepeats(t *testing.T) {
 	c := newCluster(t)

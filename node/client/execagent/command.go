@@ -56,6 +56,9 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
 	s := verdict(err, stdout, stderr)
+	if stdout.over && s.Verdict == "fail" && cmd.ProcessState.Success() && (a.effect || once(t)) {
+		s = api.Settlement{Verdict: "complete", Result: cut(stdout)}
+	}
 	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() < 0 { // a signal ended it
 		s = inDoubt(t, s)
 	}
@@ -65,16 +68,25 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 // inDoubt is the verdict on a command that was killed: of an exactly_once
 // effect nobody can tell whether it happened.
 func inDoubt(t api.Lease, s api.Settlement) api.Settlement {
-	if g := t.Guarantee; s.Verdict == "fail" && (g == "exactly_once" || g == "atp-3") {
+	if s.Verdict == "fail" && once(t) {
 		s.Verdict = "unknown"
 	}
 	return s
+}
+
+func once(t api.Lease) bool { return t.Guarantee == "exactly_once" || t.Guarantee == "atp-3" }
+
+// cut stands for an output that is too large for a result, of a command that
+// exited 0: what it did has happened, whatever it printed.
+func cut(stdout *head) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{"result_too_large":true,"stdout_bytes":%d,"limit_bytes":%d}`, stdout.bytes, MaxResultBytes))
 }
 
 // verdict is what a command's end says.
 func verdict(err error, stdout *head, stderr *tail) api.Settlement {
 	out := result(bytes.TrimSpace(stdout.buf.Bytes()))
 	over := stdout.over || len(out) > MaxResultBytes
+	stdout.over = over
 	var exit *exec.ExitError
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
@@ -117,12 +129,14 @@ func (a *Agent) kill(pid int, done <-chan error) {
 type head struct {
 	buf   bytes.Buffer
 	limit int
+	bytes int64 // of everything written
 	over  bool
 }
 
 func (h *head) Write(p []byte) (int, error) {
 	n := min(len(p), h.limit-h.buf.Len())
 	h.buf.Write(p[:n])
+	h.bytes += int64(len(p))
 	h.over = h.over || n < len(p)
 	return len(p), nil
 }
