@@ -272,6 +272,12 @@ func (t *Tasks) timeout(id TaskID) Outcome {
 	e.notBefore = 0
 	e.close()
 	t.rec = Record{Verb: VerbTimeout}
+	if x := e.x; x != nil && e.epoch > 0 && x.Terms.Rollback.Declared() && (x.Terms.OnFailure || x.Undo) { // it was begun: what it did is undone
+		e.err, x.Undo = "the deadline passed", false
+		t.move(i, e, StateRollingBack, false)
+		x.Rollback = t.hook(e, RoleRollback)
+		return e.outcome(OK, false)
+	}
 	t.move(i, e, StateTimedOut, false)
 	return e.outcome(OK, false)
 }
@@ -311,7 +317,7 @@ func (t *Tasks) retry(c *Retry) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
-	case e.ended == endErased, e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled, e.x != nil && (e.x.Stuck || e.x.Role == RoleSaga):
+	case e.ended == endErased, e.state != StateFailed && e.state != StateTimedOut && e.state != StateCancelled, e.x != nil && (e.x.Stuck || e.x.Role == RoleSaga), !t.awaited(e):
 		return e.outcome(BadState, false)
 	}
 	if i == 0 { // it had left memory

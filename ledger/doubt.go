@@ -142,6 +142,10 @@ func (t *Tasks) resolve(c *Resolve) Outcome {
 	if i == 0 {
 		i, e = t.keep(e)
 	}
+	if stuck && !t.dropUndo(e) {
+		t.rec = Record{Actor: c.By, Epoch: e.epoch, Detail: VerbResolve}
+		return t.turnDown(e, BadState)
+	}
 	t.rec = Record{Verb: VerbResolve, Actor: c.By, Approver: c.By, Agent: e.agent, Epoch: e.epoch, Detail: c.As.String(), Evidence: c.Evidence}
 	if t.journal.format == recordVersion1 {
 		t.rec.Detail = cut(c.As.String()+": "+c.Evidence, maxDetailBytes)
@@ -185,9 +189,9 @@ func (t *Tasks) rollback(c *Rollback) Outcome {
 	switch {
 	case e.state == StateRollingBack || e.state == StateRolledBack:
 		return e.outcome(OK, true)
-	case e.x == nil || !e.x.Terms.Rollback.Declared():
+	case e.x == nil || !e.x.Terms.Rollback.Declared() || e.ended == endErased: // what it would be undone with is gone
 		return t.turnDown(e, Irreversible)
-	case e.x.Stuck || e.state != StateCompleted && e.state != StateUnknown && (e.state != StateFailed || e.epoch == 0):
+	case e.x.Stuck || e.state != StateCompleted && e.state != StateUnknown && !e.broken():
 		return t.turnDown(e, BadState)
 	}
 	if i == 0 {
@@ -234,6 +238,11 @@ func (t *Tasks) hook(e *entry, role Role) TaskID {
 	fresh := entry{id: id, class: t.names.class([]byte(s.Fleet), []byte(s.Action), []byte(s.Target)), spec: s.Append(nil),
 		request: RequestHash(&s), created: t.now, ready: t.now, leaseMs: s.LeaseMillis, priority: s.Priority, guarantee: s.Guarantee,
 		x: &Txn{Role: role, Of: e.id}, flags: flagRelated}
+	if role == RoleVerify { // the one before it is found through this one
+		fresh.x.Verify = x.Verify
+	} else {
+		fresh.x.Rollback = x.Rollback
+	}
 	i, p := t.keep(&fresh)
 	t.rec = Record{Verb: VerbSubmit, Actor: s.SubmittedBy, RequestDigest: p.request, Detail: s.Description}
 	t.move(i, p, StateReady, false)
@@ -303,7 +312,7 @@ func (t *Tasks) ended(id TaskID) {
 	if !x.Saga.IsZero() {
 		t.tellSaga(x.Saga, id, e.state, x.Stuck)
 	}
-	if e.state == StateFailed && x.Terms.OnFailureAll && !x.Stuck && x.Saga.IsZero() {
+	if (e.state == StateFailed || e.state == StateTimedOut && e.epoch > 0) && x.Terms.OnFailureAll && !x.Stuck && x.Saga.IsZero() {
 		t.post(t.shard, &SagaAsk{Fleet: e.class.fleet, Session: e.session(), Cause: id})
 	}
 }

@@ -1,7 +1,7 @@
 package ledger
 
 // Erase takes the payload out of an ended task: input, context, description,
-// result, error, what its hooks were to be given, snapshots and what was
+// result, error, what its hooks were given or were to be given, snapshots and what was
 // saved of its progress. Records never had any of it, only digests, so the
 // audit log stays as it is; the request hash stays too, so that its key still
 // answers. An erased task is never tried again.
@@ -66,6 +66,21 @@ func (t *Tasks) erase(c *Erase) Outcome {
 	case !e.state.Terminal():
 		return e.outcome(BadState, false)
 	}
+	hooks, open := t.hooksOf(e)
+	if open {
+		return Outcome{Code: BadState, ID: c.ID, State: e.state, Detail: "the task that undoes or verifies it has not ended"}
+	}
+	for _, h := range hooks { // their context repeats what it was given and what came of it
+		if k, v := t.find(h); v != nil && v.ended != endErased {
+			t.erasePayload(k, v, c)
+		}
+	}
+	e = t.erasePayload(i, e, c)
+	return e.outcome(OK, false)
+}
+
+// erasePayload empties one ended task, and records it.
+func (t *Tasks) erasePayload(i uint32, e *entry, c *Erase) *entry {
 	if i == 0 { // it had left memory
 		i, e = t.keep(e)
 	}
@@ -84,5 +99,5 @@ func (t *Tasks) erase(c *Erase) Outcome {
 	t.touch(i, e)
 	t.rec = Record{Verb: VerbErase, Actor: c.By, Detail: cut(c.Reason, maxDetailBytes)}
 	t.record(e, e.state, e.state)
-	return e.outcome(OK, false)
+	return e
 }

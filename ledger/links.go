@@ -201,13 +201,14 @@ func (t *Tasks) undoStep(id, saga TaskID, by string) (o Outcome, over bool) {
 		t.touch(i, e)
 		return e.outcome(OK, true), false
 	case e.state == StateCompleted || e.state == StateUnknown:
-		if e.x == nil || !e.x.Terms.Rollback.Declared() {
+		if e.x == nil || !e.x.Terms.Rollback.Declared() || e.ended == endErased {
 			if e.state == StateUnknown {
 				e.x.Saga, e.x.Undo = saga, true
 				t.touch(i, e)
 				return e.outcome(OK, false), false
 			}
-			return e.outcome(Irreversible, false), true
+			t.rec = Record{Actor: by, Detail: VerbRollback} // the effect stands, and the records say so
+			return t.turnDown(e, Irreversible), true
 		}
 		if i == 0 {
 			i, e = t.keep(e)

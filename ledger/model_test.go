@@ -211,7 +211,7 @@ func (m *model) person(t *rapid.T, id TaskID, by string) (c Command, ok bool) {
 	case m.state == StateRollingBack || m.state == StateRolledBack:
 		ok = true // repeated
 	case !m.rollback || m.stuck:
-	case m.state == StateCompleted || m.state == StateUnknown || m.state == StateFailed && m.epoch > 0:
+	case m.state == StateCompleted || m.state == StateUnknown || (m.state == StateFailed || m.state == StateCancelled) && m.epoch > 0:
 		m.undo()
 		ok = true
 	}

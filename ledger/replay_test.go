@@ -331,7 +331,7 @@ func follows(from State, e *Event) bool {
 	case StateFailed:
 		return e.State == StateReady || e.State == StateAwaitingApproval || e.State == StateRollingBack || e.State == StateRolledBack || e.State == StateCompleted
 	case StateCancelled, StateTimedOut:
-		return e.State == StateReady || e.State == StateAwaitingApproval
+		return e.State == StateReady || e.State == StateAwaitingApproval || e.State == StateRollingBack && e.Epoch > 0
 	}
 	return false
 }

@@ -90,15 +90,28 @@ func (n *core) deliver(from uint32, letters []ledger.Letter) bool {
 // startSaga gathers the session whose step failed and has it rolled back. Asked
 // twice it makes the same saga.
 func (n *core) startSaga(ctx context.Context, ask *ledger.SagaAsk) bool {
-	steps, _, err := n.steps(ctx, ask.Fleet, ask.Session)
+	steps, fixed, err := n.steps(ctx, ask.Fleet, ask.Session)
 	if err != nil {
 		return false
+	}
+	for _, f := range fixed { // the ledger refuses them, and its records say so
+		if id, err := ledger.ParseTaskID(f); err == nil {
+			steps = append(steps, id)
+		}
 	}
 	h := sha256.Sum256(append([]byte("saga\x00"), ask.Cause[:]...))
 	id := ledger.NewTaskID(n.keyShard(ask.Fleet, "session\x00"+ask.Session), ask.Cause.Millis(), binary.BigEndian.Uint64(h[:]))
 	a := n.do(ctx, id.Shard(), []ledger.Command{&ledger.Saga{ID: id, Fleet: ask.Fleet, Session: ask.Session, Steps: steps, By: "ledger",
 		Reason: "step " + ask.Cause.String() + " failed", Cause: ask.Cause}})[0]
-	return a.err == nil
+	if a.err != nil {
+		return false
+	}
+	if len(fixed) > 0 || a.outcome.Code != ledger.OK {
+		n.metrics.rollbacksFailed.Inc()
+		n.cfg.Logger.Error("a session is not rolled back in full", "layer", 7, "session", ask.Session, "fleet", ask.Fleet, "saga", id.String(),
+			"irreversible", len(fixed), "steps", len(steps), "code", a.outcome.Code.String(), "detail", a.outcome.Detail, "hint", "settle its remaining steps by hand")
+	}
+	return true
 }
 
 // watchRollbacks is told of every event: a rollback that failed is loud.

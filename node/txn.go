@@ -205,7 +205,7 @@ func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger
 			if t.Role != "" || t.State == "failed" && !t.RollbackFailed {
 				continue
 			}
-			if t.State == "completed" && len(t.Rollback) == 0 {
+			if t.State == "completed" && (len(t.Rollback) == 0 || string(t.Rollback) == "null") {
 				fixed = append(fixed, t.TaskID)
 				continue
 			}
