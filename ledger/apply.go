@@ -314,6 +314,10 @@ func (t *Tasks) retry(c *Retry) Outcome {
 		return Outcome{Code: Invalid, ID: c.ID, Detail: "the name of who asks is too long"}
 	}
 	i, e := t.find(c.ID)
+	if e != nil && i == 0 { // awaited looks for another one
+		own := *e
+		e = &own
+	}
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}

@@ -58,6 +58,10 @@ func (t *Tasks) erase(c *Erase) Outcome {
 		return Outcome{Code: Invalid, ID: c.ID, Detail: "the reason or the name of who asks is too long"}
 	}
 	i, e := t.find(c.ID)
+	if e != nil && i == 0 { // hooks are looked for, too
+		own := *e
+		e = &own
+	}
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
