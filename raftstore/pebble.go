@@ -84,8 +84,9 @@ func logOptions(memTableBytes int) func(*pebble.Options) {
 // stateMemTableBytes: the state is written by ingest.
 const stateMemTableBytes = 1 << 20
 
-// A checkpoint is a table for each level of L0, as keys are spread over all of a shard; every other second there is
-// one. They are merged when there are many, and are not compressed until then: most rows are read never or once.
+// The rows of a checkpoint whose keys are in no order are a table of L0, and every other second there is one (those in
+// order of time are not: tops). They are merged when there are many, and are not compressed until then: most rows are
+// read never or once.
 const (
 	stateTables     = 16
 	stateTablesStop = 64
