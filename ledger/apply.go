@@ -27,7 +27,7 @@ func (t *Tasks) submit(r *reader) Outcome {
 	var key [16]byte
 	if len(v.key) > 0 {
 		key = keyHash(v.fleet, v.key)
-		if e := t.findKey(&key); e != nil {
+		if e := t.named(v.fleet, v.key, &key); e != nil {
 			return replay(e, &request)
 		}
 	}
@@ -273,9 +273,8 @@ func (t *Tasks) timeout(id TaskID) Outcome {
 	e.close()
 	t.rec = Record{Verb: VerbTimeout}
 	if x := e.x; x != nil && e.epoch > 0 && x.Terms.Rollback.Declared() && (x.Terms.OnFailure || x.Undo) { // it was begun: what it did is undone
-		e.err, x.Undo = "the deadline passed", false
-		t.move(i, e, StateRollingBack, false)
-		x.Rollback = t.hook(e, RoleRollback)
+		e.err = "the deadline passed"
+		t.undoBegun(i, e)
 		return e.outcome(OK, false)
 	}
 	t.move(i, e, StateTimedOut, false)
@@ -296,7 +295,7 @@ func (t *Tasks) cancel(c *Cancel) Outcome {
 		return e.outcome(BadState, false)
 	case e.state == StateRunning && e.guarantee == ExactlyOnce:
 		e.x.Cancel = true
-		t.rec = Record{Verb: VerbCancel, Actor: c.By, Agent: e.agent, Epoch: e.epoch, Detail: cut(c.Reason, maxDetailBytes)}
+		t.rec = Record{Verb: VerbCancel, Actor: c.By, Agent: e.agent, Epoch: e.epoch, Detail: t.words(c.Reason)}
 		return t.doubt(i, e, "cancelled while it ran")
 	}
 	e.notBefore = 0
@@ -304,7 +303,7 @@ func (t *Tasks) cancel(c *Cancel) Outcome {
 	if c.Reason != "" {
 		e.err = c.Reason
 	}
-	t.rec = Record{Verb: VerbCancel, Actor: c.By, Detail: cut(c.Reason, maxDetailBytes)}
+	t.rec = Record{Verb: VerbCancel, Actor: c.By, Detail: t.words(c.Reason)}
 	t.move(i, e, StateCancelled, false)
 	return e.outcome(OK, false)
 }

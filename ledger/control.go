@@ -57,8 +57,10 @@ type Control struct {
 	retentions       []Retention       // by fleet
 	recordRetentions []RecordRetention // likewise
 
-	dirty  []rowName // rows changed since the last Freeze
-	events []AgentEvent
+	dirty   []rowName // rows changed since the last Freeze
+	changed []rowName // by this command
+	changes uint64    // see Changed
+	events  []AgentEvent
 }
 
 // ControlShard is the number of the control shard.

@@ -9,6 +9,7 @@ import (
 func (c *Control) Apply(at At, cmd []byte, events []AgentEvent) (Outcome, []AgentEvent) {
 	c.now, c.index, c.events = max(c.now, at.TimeMillis), at.Index, events
 	o := c.decide(cmd)
+	c.noteChanged()
 	events, c.events = c.events, nil
 	return o, events
 }
@@ -242,7 +243,7 @@ func (c *Control) agentState(x *AgentState) Outcome {
 	a.State, a.Reason, a.UpdatedMillis = x.State, cut(x.Reason, maxDetailBytes), c.now
 	c.agents[i] = &a
 	c.touch(rowAgent, a.ID)
-	c.record(Record{Verb: VerbAgentState, Agent: a.ID, Detail: cut(a.State.String()+": "+a.Reason, maxDetailBytes)})
+	c.record(Record{Verb: VerbAgentState, Agent: a.ID, Detail: c.journal.words(a.State.String() + ": " + x.Reason)})
 	c.tell(a.ID, from, a.State, a.Reason)
 	return Outcome{}
 }

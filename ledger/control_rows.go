@@ -47,6 +47,7 @@ func raftName(id uint64) string {
 
 func (c *Control) touch(prefix byte, name string) {
 	c.dirty = append(c.dirty, rowName{prefix, name})
+	c.changed = append(c.changed, rowName{prefix, name})
 }
 
 // Freeze returns what changed since the last Freeze.
@@ -222,6 +223,24 @@ func (c *Control) restoreRow(key, value []byte) error {
 // Summary is a digest of ledger time and the audit chain, and so of every
 // decision that was ever recorded.
 func (c *Control) Summary() uint64 { return hashBytes(ControlShard, c.appendMeta(nil)) }
+
+// Changed is a digest of every row that commands changed since it was last
+// called (or since the shard was restored), as each of them left it. Equal on
+// all replicas that asked, and were restored, at equal indexes.
+func (c *Control) Changed() uint64 {
+	h := c.changes
+	c.changes = 0
+	return h
+}
+
+// noteChanged adds what a command changed to Changed.
+func (c *Control) noteChanged() {
+	for _, d := range c.changed {
+		c.changes = hashBytes(mix(c.changes, uint64(d.prefix)), []byte(d.name))
+		c.changes = hashBytes(c.changes, c.row(d))
+	}
+	c.changed = c.changed[:0]
+}
 
 // Digest hashes the state: equal on all replicas that have applied the same
 // log.

@@ -122,7 +122,7 @@ func (t *Tasks) declare(r *reader) Outcome {
 func (t *Tasks) known(c *Declare, v *specView) *entry {
 	if len(v.key) > 0 {
 		key := keyHash(v.fleet, v.key)
-		return t.findKey(&key)
+		return t.named(v.fleet, v.key, &key)
 	}
 	if _, e := t.find(c.ID); e != nil && e.key == ([16]byte{}) {
 		return e
@@ -231,8 +231,12 @@ func (t *Tasks) gate(e *entry) State {
 	return StateReady
 }
 
-// logged says that leases of the task are in the log.
-func (e *entry) logged() bool { return e.x.Terms.Self || e.guarantee == ExactlyOnce }
+// logged says that leases of the task are in the log: whoever undoes it, or
+// approved it, must know whether and by whom it was begun.
+func (e *entry) logged() bool {
+	m := &e.x.Terms
+	return m.Self || e.guarantee == ExactlyOnce || m.Approvers > 0 || m.Rollback.Declared()
+}
 
 // open says that the log has a lease on the task that nothing has ended:
 // e.agent holds it, at e.epoch.
@@ -337,7 +341,7 @@ func (t *Tasks) judge(c *Decide) Outcome {
 	case slices.ContainsFunc(e.x.Approvals, func(a Approval) bool { return a.By == c.By }) && !c.Reject:
 		return t.turnDown(e, AlreadyApproved)
 	}
-	t.rec = Record{Verb: verb, Actor: c.By, Approver: c.By, RequestDigest: e.request, Detail: cut(c.Reason, maxDetailBytes)}
+	t.rec = Record{Verb: verb, Actor: c.By, Approver: c.By, RequestDigest: e.request, Detail: t.words(c.Reason)}
 	if c.Reject {
 		e.err = "rejected by " + c.By
 		if c.Reason != "" {
@@ -367,11 +371,21 @@ func (t *Tasks) hold(c *Hold) Outcome {
 	switch {
 	case e == nil:
 		return Outcome{Code: NotFound, ID: c.ID}
-	case e.x == nil || e.state != StateReady || int(c.Approvers) <= len(e.x.Approvals):
+	case e.x == nil || int(c.Approvers) <= len(e.x.Approvals):
+		return e.outcome(NotDue, false)
+	}
+	waits := e.state == StateAwaitingApproval || e.state == StateSubmitted
+	if e.state != StateReady && (!waits || c.Approvers <= e.x.Terms.Approvers) {
 		return e.outcome(NotDue, false)
 	}
 	e.x.Terms.Approvers, e.x.Terms.Rule, e.x.Terms.Pack = max(c.Approvers, e.x.Terms.Approvers), c.Rule, c.Pack
 	t.rec = Record{Verb: VerbHold, Detail: cut(c.Rule, maxDetailBytes)}
+	if waits { // for one more
+		e.updated = t.now
+		t.touch(i, e)
+		t.record(e, e.state, e.state)
+		return e.outcome(OK, false)
+	}
 	t.move(i, e, t.gate(e), false)
 	return e.outcome(OK, false)
 }

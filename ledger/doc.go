@@ -53,12 +53,12 @@
 // # Transactions
 //
 // A task with terms comes by [Declare]: see [Terms] and [Txn]. Its leases are
-// in the log if it is exactly_once or self-leased ([Lease]; the ledger makes
-// the epoch), those of others are the shard leader's, who ends an attempt with
-// its epoch and the ledger sees such a task as ready until then. A declared
-// task whose holder disappears is unknown, never ready (doubt.go says what
-// follows); verify and rollback are tasks that the ledger makes itself, in the
-// same shard. What concerns other shards (dependencies, steps of a saga) is a
+// in the log if it is exactly_once, self-leased, approved or to be undone
+// ([Lease]; the ledger makes the epoch), those of others are the shard
+// leader's, who ends an attempt with its epoch and the ledger sees such a task
+// as ready until then. An exactly_once task whose holder disappears is unknown,
+// never ready (doubt.go says what follows); verify and rollback are tasks that
+// the ledger makes itself, in the same shard. What concerns other shards (dependencies, steps of a saga) is a
 // [Letter] in the state, delivered by the leader until acknowledged. A task
 // can wait only for tasks that are there: dependencies form no cycle.
 //

@@ -22,8 +22,20 @@ func (t *Tasks) expireLogged(i uint32, e *entry, c *Expire) Outcome {
 	}
 	t.endAttempt(e, c.Agent, c.Epoch, endExpired)
 	e.err = c.Reason.String()
+	if e.x.Undo && e.x.Terms.Rollback.Declared() {
+		t.undoBegun(i, e)
+		return e.outcome(OK, false)
+	}
 	t.failed(i, e, t.afterFailure(e, true), false)
 	return e.outcome(OK, false)
+}
+
+// undoBegun undoes a task that was begun and that nobody performs any more:
+// what it did, if anything, is compensated. rec is set.
+func (t *Tasks) undoBegun(i uint32, e *entry) {
+	e.x.Undo, e.notBefore = false, 0
+	t.move(i, e, StateRollingBack, false)
+	e.x.Rollback = t.hook(e, RoleRollback)
 }
 
 // doubted takes the holder's own word that it can't tell.
@@ -209,7 +221,7 @@ func (t *Tasks) undo(i uint32, e *entry, by, reason string) {
 	t.settle(e)
 	e.close()
 	e.x.Undo = false
-	t.rec = Record{Verb: VerbRollback, Actor: by, Agent: e.agent, Epoch: e.epoch, Detail: cut(reason, maxDetailBytes)}
+	t.rec = Record{Verb: VerbRollback, Actor: by, Agent: e.agent, Epoch: e.epoch, Detail: t.words(reason)}
 	t.move(i, e, StateRollingBack, false)
 	e.x.Rollback = t.hook(e, RoleRollback)
 }

@@ -101,7 +101,7 @@ func (t *Tasks) erasePayload(i uint32, e *entry, c *Erase) *entry {
 	}
 	e.updated = t.now
 	t.touch(i, e)
-	t.rec = Record{Verb: VerbErase, Actor: c.By, Detail: cut(c.Reason, maxDetailBytes)}
+	t.rec = Record{Verb: VerbErase, Actor: c.By, Detail: t.words(c.Reason)}
 	t.record(e, e.state, e.state)
 	return e
 }

@@ -64,6 +64,24 @@ func ParseTaskID(s string) (TaskID, error) {
 	return id, nil
 }
 
+// KeyShard is the shard of the task that an idempotency key names by its ID;
+// false for other keys. Such a key is decided there.
+func KeyShard(key string) (uint32, bool) {
+	if len(key) != taskIDTextSize { // most are no ID: no copy of them
+		return 0, false
+	}
+	id, ok := idInKey([]byte(key))
+	return id.Shard(), ok
+}
+
+func idInKey(key []byte) (TaskID, bool) {
+	if len(key) != taskIDTextSize || key[0] != taskIDPrefix {
+		return TaskID{}, false
+	}
+	id, err := ParseTaskID(string(key))
+	return id, err == nil
+}
+
 // MarshalText implements encoding.TextMarshaler.
 func (id TaskID) MarshalText() ([]byte, error) { return id.appendText(nil), nil }
 

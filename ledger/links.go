@@ -9,8 +9,8 @@ import (
 // the steps of a saga. A task can only name tasks that are there already (IDs
 // are made at submission), so dependencies form no cycle.
 
-// maxSteps bounds the steps of a saga.
-const maxSteps = 10_000
+// MaxSteps bounds the steps of a saga: 160 kB of IDs in one command.
+const MaxSteps = 10_000
 
 // dependable refuses what can't be waited for; of tasks of other shards only
 // their shards know.
@@ -26,7 +26,7 @@ func (t *Tasks) dependable(id TaskID, on []TaskID) Outcome {
 		case e == nil:
 			return Outcome{Code: DependencyMissing, ID: id, Detail: "after: there is no task " + d.String()}
 		case e.x != nil && len(e.x.Watchers) >= maxWatchers:
-			return Outcome{Code: Invalid, ID: id, Detail: "after: too many tasks wait for " + d.String()}
+			return Outcome{Code: TooManyDependents, ID: id, Detail: "after: " + crowded(d)}
 		}
 	}
 	return Outcome{}
@@ -43,8 +43,14 @@ func (t *Tasks) await(e *entry, on TaskID) {
 	}
 }
 
-// watchHere notes who waits for a task of this shard; over if it has ended, or
-// is not there (state 0).
+// crowded says that no more tasks can wait for one.
+func crowded(id TaskID) string {
+	return fmt.Sprintf("%s is waited for by %d tasks, the most there may be", id, maxWatchers)
+}
+
+// watchHere notes who waits for a task of this shard; over if it has ended, is
+// not there (state 0), or is waited for by as many as may be (the state it is
+// in, not a terminal one).
 func (t *Tasks) watchHere(id, dependent TaskID) (state State, over bool) {
 	i, e := t.find(id)
 	switch {
@@ -58,7 +64,7 @@ func (t *Tasks) watchHere(id, dependent TaskID) (state State, over bool) {
 	}
 	if !slices.Contains(e.x.Watchers, dependent) {
 		if len(e.x.Watchers) >= maxWatchers {
-			return 0, true
+			return e.state, true
 		}
 		e.x.Watchers = append(e.x.Watchers, dependent)
 		t.touch(i, e)
@@ -110,8 +116,11 @@ func (t *Tasks) dependency(id, on TaskID, state State) Outcome {
 	}
 	e.x.Waits, e.notBefore = nil, 0
 	e.err, t.rec.Code = fmt.Sprintf("the task it waited for, %s, is %s", on, state), BadState
-	if state == 0 {
+	switch {
+	case state == 0:
 		e.err, t.rec.Code = "the task it waited for, "+on.String()+", does not exist", DependencyMissing
+	case !state.Terminal():
+		e.err, t.rec.Code = "too_many_dependents: "+crowded(on), TooManyDependents
 	}
 	t.rec.Detail = e.err
 	to := StateFailed
@@ -124,7 +133,7 @@ func (t *Tasks) dependency(id, on TaskID, state State) Outcome {
 
 // saga starts undoing a session.
 func (t *Tasks) saga(c *Saga) Outcome {
-	if c.ID.Shard() != t.shard || c.Fleet == "" || c.By == "" || len(c.Steps) > maxSteps ||
+	if c.ID.Shard() != t.shard || c.Fleet == "" || c.By == "" || len(c.Steps) > MaxSteps ||
 		max(len(c.Fleet), len(c.Session), len(c.By)) > maxNameBytes || len(c.Reason) > maxDescriptionBytes {
 		return Outcome{Code: Invalid, ID: c.ID, Detail: "a saga needs a fleet, who asks, and a sane number of steps"}
 	}
@@ -140,7 +149,7 @@ func (t *Tasks) saga(c *Saga) Outcome {
 		fresh.flags = flagRelated
 	}
 	i, e := t.keep(&fresh)
-	t.rec = Record{Verb: VerbSaga, Actor: c.By, RequestDigest: e.request, Detail: cut(fmt.Sprintf("%d steps: %s", len(c.Steps), c.Reason), maxDetailBytes)}
+	t.rec = Record{Verb: VerbSaga, Actor: c.By, RequestDigest: e.request, Detail: t.words(fmt.Sprintf("%d steps: %s", len(c.Steps), c.Reason))}
 	t.move(i, e, StateRollingBack, false)
 	t.advance(i, e)
 	return e.outcome(OK, false)
@@ -225,6 +234,11 @@ func (t *Tasks) undoStep(id, saga TaskID, by string) (o Outcome, over bool) {
 	}
 	e.close()
 	e.notBefore, e.err = 0, "its session is rolled back"
+	if e.x != nil && e.epoch > 0 && e.guarantee != ExactlyOnce && e.x.Terms.Rollback.Declared() { // an earlier attempt may have done it
+		e.x.Saga = saga
+		t.undo(i, e, by, "step of "+saga.String())
+		return e.outcome(OK, false), false
+	}
 	t.rec = Record{Verb: VerbCancel, Actor: by, Detail: e.err}
 	t.move(i, e, StateCancelled, false)
 	return e.outcome(OK, false), true

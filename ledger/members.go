@@ -119,10 +119,12 @@ func (c *Control) active(without uint64) (n int) {
 	return n
 }
 
-// leaving is a member that is drained or removed, one left out; 0 for none.
-func (c *Control) leaving(without uint64) uint64 {
+// inTheWay is a member that leaves, so that another must not begin to; 0 for
+// none. One removal is not in the way of another: of two nodes that died, each
+// may be placed what the other held, and would keep it from leaving for ever.
+func (c *Control) inTheWay(of uint64, to MemberState) uint64 {
 	for i := range c.members {
-		if m := &c.members[i]; m.RaftID != without && (m.State == MemberDraining || m.State == MemberRemoving) {
+		if m := &c.members[i]; m.RaftID != of && (m.State == MemberDraining || m.State == MemberRemoving && to != MemberRemoving) {
 			return m.RaftID
 		}
 	}

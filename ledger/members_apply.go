@@ -180,17 +180,15 @@ func (c *Control) nodeState(x *NodeState) Outcome {
 func (c *Control) stateFlaw(m *Member, to MemberState) (Code, string) {
 	others := c.active(m.RaftID)
 	switch {
-	case m.State == MemberRemoving:
-		return BadState, fmt.Sprintf("node %s is being removed", m.NodeID)
-	case to == MemberActive:
+	case to == MemberActive: // which also takes draining and removing back, until it has retired
 		return OK, ""
 	case m.State == MemberJoining && to == MemberDraining:
 		return BadState, fmt.Sprintf("node %s has just joined and holds nothing: remove it instead", m.NodeID)
 	case m.State == MemberJoining:
 		return OK, ""
-	case c.leaving(m.RaftID) != 0:
-		i, _ := c.memberAt(c.leaving(m.RaftID))
-		return MembersBusy, fmt.Sprintf("node %s is %s: one node leaves at a time", c.members[i].NodeID, c.members[i].State)
+	case c.inTheWay(m.RaftID, to) != 0:
+		i, _ := c.memberAt(c.inTheWay(m.RaftID, to))
+		return MembersBusy, fmt.Sprintf("node %s is %s: let it come to its end, or take that back, first", c.members[i].NodeID, c.members[i].State)
 	case to == MemberDraining && others < ReplicationFactor:
 		return LastMembers, fmt.Sprintf("without node %s there are %d nodes for %d replicas: add another first", m.NodeID, others, ReplicationFactor)
 	case others < minMembers:

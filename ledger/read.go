@@ -42,12 +42,17 @@ func (t *Tasks) inMemory(e *entry) Task {
 	return e.task(s)
 }
 
-// LiveKey is the task in memory that a fleet's key names; zero when there is
-// none, or it has left memory.
+// LiveKey is the task in memory that a fleet's key names, or is the ID of;
+// zero when there is none, or it has left memory.
 func (t *Tasks) LiveKey(fleet, key string) TaskID {
 	k := keyHash([]byte(fleet), []byte(key))
 	if i := t.byKey.find(&k); i != 0 {
 		return t.slab.at(i).id
+	}
+	if id, ok := idInKey([]byte(key)); ok {
+		if i := t.byID.find((*[16]byte)(&id)); i != 0 && t.slab.at(i).class.fleet == fleet {
+			return id
+		}
 	}
 	return TaskID{}
 }
@@ -222,6 +227,42 @@ func (t *Tasks) Summary() uint64 {
 		h = mix(h, c)
 	}
 	return t.digestExtras(h)
+}
+
+// Changed is a digest of every task that commands changed since it was last
+// called (or since the shard was restored), as each of them left it: what the
+// audit chain does not say of a task is in it. Equal on all replicas that
+// asked, and were restored, at equal indexes.
+func (t *Tasks) Changed() uint64 {
+	h := t.changes
+	t.changes = 0
+	return h
+}
+
+// noteChanged adds what a command changed to Changed.
+func (t *Tasks) noteChanged() {
+	for _, i := range t.changed {
+		h := t.slab.at(i).hash(t.changes)
+		if x := t.slab.at(i).x; x != nil {
+			t.row = x.append(t.row[:0])
+			h = hashBytes(h, t.row)
+		}
+		t.changes = h
+	}
+	t.changed = t.changed[:0]
+}
+
+// hash is of what an entry's row says, texts by their lengths: the audit chain
+// has their digests.
+func (e *entry) hash(h uint64) uint64 {
+	h = mix(h^binary.BigEndian.Uint64(e.id[:8]), binary.BigEndian.Uint64(e.id[8:]))
+	h = mix(h^binary.BigEndian.Uint64(e.key[:8]), binary.BigEndian.Uint64(e.request[:8]))
+	h = mix(h^uint64(e.state)^uint64(e.ended)<<8^uint64(e.guarantee)<<16^uint64(e.priority)<<24^uint64(e.attempts)<<32, e.epoch)
+	h = mix(h^uint64(e.created), uint64(e.updated))
+	h = mix(h^uint64(e.completed), uint64(e.notBefore))
+	h = mix(h^uint64(e.ready), uint64(e.deadline))
+	h = mix(h^uint64(e.leaseMs), uint64(len(e.agent))^uint64(len(e.err))<<32)
+	return mix(h^uint64(len(e.result)), uint64(len(e.spec)))
 }
 
 // Digest hashes the logical state: equal on all replicas that have applied

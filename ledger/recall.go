@@ -28,8 +28,9 @@ func (t *Tasks) recall(c *Recall) Outcome {
 	if c.Key == "" || len(c.Key) > maxKeyBytes || max(len(c.Fleet), len(c.Agent), len(c.Node), len(c.Instance)) > maxNameBytes {
 		return Outcome{Code: Invalid, Detail: "the key is missing, or a name is too long"}
 	}
-	key := keyHash([]byte(c.Fleet), []byte(c.Key))
-	e := t.findKey(&key)
+	fleet, name := []byte(c.Fleet), []byte(c.Key)
+	key := keyHash(fleet, name)
+	e := t.named(fleet, name, &key)
 	if e == nil {
 		return Outcome{Code: NotFound}
 	}

@@ -225,10 +225,11 @@ func TestReplay(t *testing.T) {
 func testReplay(t *testing.T, r *rand.Rand, ops int) {
 	log, at := randomLog(r, ops)
 	straight, rough := newReplica(t), newReplica(t)
-	outcomes, told, digests := make([]Outcome, ops), make([][]Event, ops), make([]uint64, ops)
+	outcomes, told, digests, changed := make([]Outcome, ops), make([][]Event, ops), make([]uint64, ops), make([]uint64, ops)
 	lives := map[TaskID]*life{}
 	for i := range log {
 		outcomes[i], told[i] = straight.s.Apply(at[i], log[i], nil)
+		changed[i] = straight.s.Changed()
 		for _, e := range told[i] {
 			follow(t, lives, e)
 		}
@@ -245,6 +246,9 @@ func testReplay(t *testing.T, r *rand.Rand, ops int) {
 		o, events := rough.s.Apply(at[i], log[i], nil)
 		if o != outcomes[i] || !reflect.DeepEqual(events, told[i]) {
 			t.Fatalf("command %d: %+v %+v, want %+v %+v", i, o, events, outcomes[i], told[i])
+		}
+		if rough.s.Changed() != changed[i] {
+			t.Fatalf("command %d: the digests of what it changed differ", i)
 		}
 		if i%16 == 0 && rough.s.Digest() != digests[i] {
 			t.Fatalf("command %d: the digests differ", i)
@@ -269,6 +273,44 @@ func checkEndedSum(t *testing.T, s *Tasks) {
 	}
 	if sum != s.endedSum {
 		t.Fatalf("the sum over ended tasks is %x, kept as %x", sum, s.endedSum)
+	}
+}
+
+// TestChanged plants a fault that no record tells of: the digest of the next
+// command that changes the task has it.
+func TestChanged(t *testing.T) {
+	for what, plant := range map[string]func(*entry){
+		"none":     func(*entry) {},
+		"ready":    func(e *entry) { e.ready++ },
+		"deadline": func(e *entry) { e.deadline++ },
+		"priority": func(e *entry) { e.priority = PriorityCritical },
+		"terms":    func(e *entry) { e.x.Terms.OnUnknown = true },
+	} {
+		t.Run(what, func(t *testing.T) {
+			right, wrong := newReplica(t), newReplica(t)
+			id := NewTaskID(1, 5, 7)
+			apply := func(index uint64, cmd Command) {
+				for _, p := range []*replica{right, wrong} {
+					if o, _ := p.s.Apply(At{Index: index, TimeMillis: 5}, cmd.Append(nil), nil); o.Code != OK {
+						t.Fatalf("%T: %+v", cmd, o)
+					}
+				}
+			}
+			apply(1, submitOf(id, Spec{Fleet: "f", Action: "lint", Target: "code", Guarantee: AtLeastOnce, LeaseMillis: 1000, SubmittedBy: "me"}))
+			apply(2, &Watch{ID: id, Dependent: NewTaskID(2, 5, 9)})
+			if a, b := right.s.Changed(), wrong.s.Changed(); a != b || a == 0 {
+				t.Fatalf("equal states: %x and %x", a, b)
+			}
+			_, e := wrong.s.find(id)
+			plant(e)
+			apply(3, &Cancel{ID: id, By: "me"})
+			if right.s.Summary() != wrong.s.Summary() {
+				t.Fatal("the summary has it: nothing is shown")
+			}
+			if a, b := right.s.Changed(), wrong.s.Changed(); (a == b) != (what == "none") {
+				t.Fatalf("changed: %x and %x", a, b)
+			}
+		})
 	}
 }
 

@@ -144,6 +144,9 @@ func (s *script) spec() Spec {
 	p := testSpec()
 	p.Fleet, p.Action, p.Target = s.text("fleet", "default"), s.text("action", "vet"), s.text("target", "go")
 	p.Key, p.SubmittedBy, p.Session, p.Description = s.text("key", ""), s.text("by", ""), s.text("session", ""), s.text("description", "")
+	if of := s.text("key-of", ""); of != "" { // the task's ID
+		p.Key = s.idOf(of).String()
+	}
 	p.Priority = Priority(s.num("priority", 1))
 	p.Guarantee = must(ParseGuarantee(s.text("guarantee", "at_least_once")))
 	if s.has("guarantee-number") {

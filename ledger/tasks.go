@@ -48,6 +48,10 @@ type Tasks struct {
 	extras []extra  // rows of the two changed since the last Freeze
 	todo   []TaskID // ended by this command: who hears of it is still to be told
 
+	changed []uint32 // places that this command changed
+	changes uint64   // see Changed
+	row     []byte   // scratch
+
 	index   uint64 // of the entry being applied
 	term    uint64 // its
 	events  []Event
@@ -82,6 +86,7 @@ func (t *Tasks) reset() {
 	t.dirty, t.frozen, t.freeze, t.encoded, t.thawed, t.rows = nil, nil, 1, 0, 0, rows{}
 	t.oldKeys, t.eras, t.oldIDs, t.restoredMillis, t.coldMillis = bloom{}, nil, bloom{}, 0, 0
 	t.outbox, t.stuck, t.extras = outbox{}, nil, nil
+	t.changed, t.changes = nil, 0
 }
 
 // Apply decides about one command of the log and changes the state. Events
@@ -97,6 +102,7 @@ func (t *Tasks) Apply(at At, cmd []byte, events []Event) (Outcome, []Event) {
 		t.ended(id)
 	}
 	t.todo = t.todo[:0]
+	t.noteChanged()
 	events, t.events = t.events, nil
 	return o, events
 }
@@ -205,6 +211,20 @@ func (t *Tasks) mayBeCold(id *TaskID) bool {
 	return id.Millis() <= t.restoredMillis || t.oldIDs.mayHave((*[16]byte)(id))
 }
 
+// named is the task that a fleet's key names: the one stored under it, or else
+// the one whose ID it is, which is the key that a task without one is given.
+func (t *Tasks) named(fleet, key []byte, hash *[16]byte) *entry {
+	if e := t.findKey(hash); e != nil {
+		return e
+	}
+	if id, ok := idInKey(key); ok {
+		if _, e := t.find(id); e != nil && e.class.fleet == string(fleet) {
+			return e
+		}
+	}
+	return nil
+}
+
 // findKey looks the task of an idempotency key up.
 func (t *Tasks) findKey(key *[16]byte) *entry {
 	if i := t.byKey.find(key); i != 0 {
@@ -266,8 +286,11 @@ func (t *Tasks) keep(e *entry) (uint32, *entry) {
 	return i, p
 }
 
-// touch lists a task for the next Freeze.
+// touch lists a task for the next Freeze, and for Changed.
 func (t *Tasks) touch(i uint32, e *entry) {
+	if n := len(t.changed); n == 0 || t.changed[n-1] != i {
+		t.changed = append(t.changed, i)
+	}
 	if e.listed == t.freeze {
 		return
 	}

@@ -231,6 +231,7 @@ const (
 	MembersBusy            // another node is leaving, or too many are about to come
 	LastMembers            // too few nodes would be left
 	ComplianceRefused      // a rule of a pack that binds the fleet is violated
+	TooManyDependents      // as many tasks as may be wait for that one
 
 	codeEnd
 )
@@ -238,7 +239,8 @@ const (
 var codeNames = []string{"ok", "idempotency_key_reused", "not_found", "stale_lease", "bad_state", "not_due", "invalid", "exists",
 	"node_id_taken", "node_removed", "not_yet_supported", "in_progress", "digest_mismatch", "self_approval", "already_approved", "not_an_approver",
 	"deadline_passed", "irreversible", "result_differs", "checkpoint_stale", "dependency_missing",
-	"not_admitted", "membership_change_under_way", "too_few_nodes_left", "compliance_refused"}
+	"not_admitted", "membership_change_under_way", "too_few_nodes_left", "compliance_refused",
+	"too_many_dependents"}
 
 // String is the stable name used in errors and records.
 func (c Code) String() string { return word(codeNames, uint8(c)) }

@@ -124,22 +124,34 @@ type Signed struct {
 }
 
 // Open checks a signed checkpoint: each signature by one of the given keys
-// (note's text form: name+hash+key) must be good, and need of them must be
-// there; 0 means more than half.
+// (note's text form: name+hash+key, after [Removed] if its node has left) must
+// be good, and need of them must be there; 0 means more than half of the keys
+// whose nodes have not left, by those alone.
 func Open(signed []byte, keys []string, need int) (Signed, error) {
 	if len(signed) > MaxCheckpointBytes {
 		return Signed{}, fmt.Errorf("%d bytes, at most %d: %w", len(signed), MaxCheckpointBytes, ErrCheckpoint)
 	}
+	type identity struct {
+		name string
+		hash uint32
+	}
 	var vs []note.Verifier
+	counts := map[identity]bool{}
+	known := 0
 	for _, k := range keys {
-		v, err := note.NewVerifier(strings.TrimSpace(k))
+		k, left := strings.CutPrefix(strings.TrimSpace(k), Removed)
+		v, err := note.NewVerifier(k)
 		if err != nil {
 			return Signed{}, fmt.Errorf("key %q: %w", k, err)
 		}
 		vs = append(vs, v)
+		if !left || need > 0 {
+			counts[identity{v.Name(), v.KeyHash()}] = true
+			known++
+		}
 	}
 	if need <= 0 {
-		need = len(vs)/2 + 1
+		need = known/2 + 1
 	}
 	n, err := note.Open(signed, note.VerifierList(vs...))
 	if err != nil {
@@ -150,25 +162,33 @@ func Open(signed []byte, keys []string, need int) (Signed, error) {
 		return Signed{}, fmt.Errorf("checkpoint: %w", err)
 	}
 	s := Signed{Checkpoint: c}
+	signers := 0
 	for _, sig := range n.Sigs {
 		if raw, err := base64.StdEncoding.DecodeString(sig.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != sig.Base64 {
 			return Signed{}, fmt.Errorf("checkpoint: the signature by %s is not in its one form: %w", sig.Name, ErrCheckpoint)
 		}
 		s.By = append(s.By, sig.Name)
+		if counts[identity{sig.Name, sig.Hash}] {
+			signers++
+		}
 	}
-	if len(s.By) < need {
-		return s, fmt.Errorf("checkpoint: signed by %d of the %d known keys (%s), %d are needed", len(s.By), len(vs), strings.Join(s.By, ", "), need)
+	if signers < need {
+		return s, fmt.Errorf("checkpoint: signed by %s: %d of the %d keys that count, %d are needed (keys of removed nodes count only towards a number of signatures that is asked for)",
+			strings.Join(s.By, ", "), signers, known, need)
 	}
 	return s, nil
 }
 
-// ReadKeys reads the keys of checkpoints, a line each, and says how many of
-// them are of nodes that are still there.
+// Removed stands before the key of a node that has left.
+const Removed = "# removed: "
+
+// ReadKeys reads the keys of checkpoints, a line each, as Open takes them, and
+// says how many of them are of nodes that are still there.
 func ReadKeys(text string) (keys []string, current int) {
 	for _, l := range strings.Split(text, "\n") {
 		l = strings.TrimSpace(l)
-		if k, old := strings.CutPrefix(l, "# removed: "); old {
-			keys = append(keys, k)
+		if strings.HasPrefix(l, Removed) {
+			keys = append(keys, l)
 		} else if l != "" && !strings.HasPrefix(l, "#") {
 			keys = append(keys, l)
 			current++

@@ -304,6 +304,20 @@ func TestCheckpoint(t *testing.T) {
 	if _, err := Open(sign(t, c, stranger), []string{a.key, b.key}, 0); err == nil {
 		t.Error("a stranger's signature passes")
 	}
+	// Nodes that have left sign for nobody's majority.
+	kept, current := ReadKeys("# keys\n" + Removed + a.key + "\n" + Removed + b.key + "\n" + stranger.key + "\n")
+	if len(kept) != 3 || current != 1 {
+		t.Fatalf("%d keys, %d current", len(kept), current)
+	}
+	if s, err := Open(signed, kept, 0); err == nil {
+		t.Errorf("removed keys alone pass: %v", s.By)
+	}
+	if _, err := Open(sign(t, c, stranger), kept, 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(signed, kept, 2); err != nil {
+		t.Errorf("what was asked for: %v", err)
+	}
 	for i := range signed {
 		x := bytes.Clone(signed)
 		x[i] ^= 1
