@@ -17,6 +17,9 @@ func (n *core) Declare(ctx context.Context, list []api.ActionRequest, by string)
 	if len(list) > MaxSubmit {
 		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d actions in one call, at most %d", len(list), MaxSubmit)
 	}
+	if e := checkNames("by", by); e != nil {
+		return nil, e
+	}
 	verdicts := make([]api.ActionVerdict, len(list))
 	cmds := make([]*ledger.Declare, len(list))
 	byShard := map[uint32][]int{}
@@ -89,6 +92,9 @@ func (n *core) declareCommand(a *api.ActionRequest, by string, now int64, keyles
 		return nil, nil, errInvalid("agent_id or instance_id is too long")
 	case a.WaitSeconds < 0 || a.WaitSeconds > maxLeaseWait.Seconds():
 		return nil, nil, api.Errorf(422, 7, "bad_wait", api.RetryNo, "wait_seconds %g is not within 0 to %g", a.WaitSeconds, maxLeaseWait.Seconds())
+	}
+	if e := checkNames("agent_id", a.AgentID); e != nil {
+		return nil, nil, e
 	}
 	spec, err := n.parseSpec(&a.TaskSpec, now)
 	if err != nil {

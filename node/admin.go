@@ -30,6 +30,7 @@ const (
 // administrator is the loop's memory; only the loop uses it.
 type administrator struct {
 	well   map[replicaKey]time.Time // learners that have caught up, and since when
+	last   map[uint32]uint64        // shard → the last index of its log, a pass ago
 	passes int
 	// rest: the last pass found everything in its place. The members and
 	// placements it found that for: as long as they stay, there are few passes.
@@ -50,6 +51,9 @@ type shardView struct {
 	Learners []uint64 `json:"learners"`
 	Well     []uint64 `json:"well"`   // others that answer and have (nearly) the whole log
 	Active   []uint64 `json:"active"` // others that answer
+
+	Last    uint64            `json:"last,string"` // index of the leader's log
+	Matches map[uint64]uint64 `json:"matches"`     // how much of it learners have that answer
 }
 
 type changeRequest struct {
@@ -69,7 +73,7 @@ func (n *core) adminLoop() {
 		}
 		st, ok := n.store.ShardStatus(controlShard)
 		if !ok || !st.Ready || st.Leader != n.id.RaftID {
-			n.admin.well, n.admin.rest = nil, false
+			n.admin.well, n.admin.last, n.admin.rest = nil, nil, false
 			n.hosts.Store(nil)
 			continue
 		}
@@ -93,7 +97,7 @@ func (n *core) administer() {
 		return
 	}
 	if n.admin.well == nil {
-		n.admin.well = map[replicaKey]time.Time{}
+		n.admin.well, n.admin.last = map[replicaKey]time.Time{}, map[uint32]uint64{}
 	}
 	n.admin.passes++
 	if n.admin.rest && n.admin.passes%sweepEvery != 0 && reflect.DeepEqual(members, n.admin.members) && reflect.DeepEqual(placements, n.admin.placements) {
@@ -162,10 +166,16 @@ func (n *core) shardHere(_ context.Context, shard uint32) (shardView, error) {
 	if !ok || !st.Ready || st.Leader != n.id.RaftID {
 		return shardView{}, errNotLeader
 	}
-	v := shardView{Leader: st.Leader, Voters: st.Voters, Learners: st.Learners}
+	v := shardView{Leader: st.Leader, Voters: st.Voters, Learners: st.Learners, Last: st.LastIndex}
 	for _, f := range st.Followers {
 		if f.Active {
 			v.Active = append(v.Active, f.RaftID)
+		}
+		if f.Active && !f.Snapshot && slices.Contains(st.Learners, f.RaftID) {
+			if v.Matches == nil {
+				v.Matches = map[uint64]uint64{}
+			}
+			v.Matches[f.RaftID] = f.Match
 		}
 		if caughtUp(&st, f.RaftID) {
 			v.Well = append(v.Well, f.RaftID)
@@ -190,14 +200,7 @@ func (n *core) changeHere(ctx context.Context, q changeRequest) (struct{}, error
 
 // step moves one shard towards its placement and says whether it had to.
 func (n *core) step(shard uint32, p *ledger.Placement, v *shardView) bool {
-	for _, id := range v.Learners {
-		k := replicaKey{shard, id}
-		if !slices.Contains(v.Well, id) {
-			delete(n.admin.well, k)
-		} else if n.admin.well[k].IsZero() {
-			n.admin.well[k] = n.cfg.Now()
-		}
-	}
+	n.admin.look(shard, v, n.cfg.Now())
 	has := func(id uint64) bool { return slices.Contains(v.Voters, id) || slices.Contains(v.Learners, id) }
 	waiting := false
 	for _, id := range slices.Concat(p.Voters, p.Learners) {
@@ -240,6 +243,23 @@ func (n *core) step(shard uint32, p *ledger.Placement, v *shardView) bool {
 		}
 	}
 	return false
+}
+
+// look notes which learners keep up: they have nearly all, or, when much is
+// written, all there was a pass ago.
+func (a *administrator) look(shard uint32, v *shardView, now time.Time) {
+	before := a.last[shard]
+	a.last[shard] = v.Last
+	for _, id := range v.Learners {
+		k := replicaKey{shard, id}
+		match, answers := v.Matches[id]
+		switch {
+		case !slices.Contains(v.Well, id) && !(answers && before > 0 && match >= before):
+			delete(a.well, k)
+		case a.well[k].IsZero():
+			a.well[k] = now
+		}
+	}
 }
 
 // isWell says that a learner has kept up for long enough.
@@ -293,8 +313,13 @@ func (n *core) createHere(_ context.Context, shard uint32) (struct{}, error) {
 	return struct{}{}, n.store.Create(shard, n.founders())
 }
 
-// dropHere puts a replica away. The asker found that its group does not know it.
+// dropHere puts a replica away. The asker found that its group does not know
+// it; an asker that leads no longer may come late, when it was placed here
+// again: what is placed here stays.
 func (n *core) dropHere(_ context.Context, shard uint32) (struct{}, error) {
+	if p, ok := n.placement(shard); !ok || slices.Contains(p.Voters, n.id.RaftID) || slices.Contains(p.Learners, n.id.RaftID) {
+		return struct{}{}, api.Errorf(409, 5, "placed_here", api.RetryLater, "shard %d is placed on this node", shard)
+	}
 	err := n.store.Drop(shard, true)
 	if err == nil && shard != controlShard {
 		n.replicas.drop(shard)
@@ -352,12 +377,18 @@ func (n *core) sweep(members []ledger.Member, placements []ledger.Placement, vie
 	}
 }
 
-// retire ends a removal. A node that is up is told, so that it stops by itself;
-// nothing waits for it.
+// retire ends a removal, unless it was taken back. A node that is up is told,
+// so that it stops by itself; nothing waits for it.
 func (n *core) retire(m ledger.Member) {
 	if m.RaftID == n.id.RaftID {
 		return // it leads the control shard: another does this
 	}
+	a := n.doHere(n.ctx, controlShard, []ledger.Command{&ledger.NodeRetire{RaftID: m.RaftID}})[0]
+	if a.err != nil || a.outcome.Code != ledger.OK {
+		n.cfg.Logger.Warn("node not removed yet", "layer", 5, "node", m.NodeID, "code", a.outcome.Code.String(), "error", a.err)
+		return
+	}
+	n.cfg.Logger.Info("node removed for good", "layer", 5, "node", m.NodeID)
 	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()
 	if n.peers.Up(m.RaftID) {
@@ -365,8 +396,6 @@ func (n *core) retire(m ledger.Member) {
 			n.cfg.Logger.Debug("a removed node was not told", "layer", 5, "node", m.NodeID, "error", err)
 		}
 	}
-	a := n.doHere(n.ctx, controlShard, []ledger.Command{&ledger.NodeRetire{RaftID: m.RaftID}})[0]
-	n.cfg.Logger.Info("node removed for good", "layer", 5, "node", m.NodeID, "code", a.outcome.Code.String(), "error", a.err)
 }
 
 // retiredHere is told to a node that was removed: it stops.

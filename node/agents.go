@@ -53,6 +53,9 @@ func parseManifest(m *api.Manifest) ([]ledger.CapabilitySpec, error) {
 	if m.AgentID == "" || len(m.AgentID) > MaxNameBytes || strings.ContainsAny(m.AgentID, "/ \t\n") {
 		return nil, errManifest(fmt.Sprintf("agent_id %q: want 1 to %d bytes without slash or space", m.AgentID, MaxNameBytes))
 	}
+	if e := checkNames("agent_id", m.AgentID); e != nil {
+		return nil, e
+	}
 	if len(m.Capabilities) == 0 || len(m.Capabilities) > MaxCapabilities {
 		return nil, errManifest(fmt.Sprintf("%d capabilities, want 1 to %d", len(m.Capabilities), MaxCapabilities))
 	}
@@ -277,11 +280,10 @@ func (n *core) seatOf(ctx context.Context, id string) (*seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &seat{agent: id, max: int(a.MaxTasks), limits: allowanceOf(&a)}
+	s = &seat{agent: id, max: int(a.MaxTasks), limits: allowanceOf(&a), declared: priorOf(a.Capabilities)}
 	s.mu.waiting = map[*sched.Worker]parking{}
 	for _, c := range a.Capabilities {
 		s.caps = append(s.caps, c.Action+":"+c.Target)
-		s.declared += float64(c.ConfidenceMillis) / 1000 / float64(len(a.Capabilities))
 	}
 	n.seats.Lock()
 	defer n.seats.Unlock()
@@ -374,9 +376,15 @@ func (n *core) Session(ctx context.Context, id string, holding []api.Held, send 
 			return nil
 		case <-s.fenced:
 			return api.Errorf(409, 2, "session_fenced", api.RetryNo, "agent %s connected again: this session is over", id)
-		case ev := <-s.events:
-			if send(ev) != nil {
-				return nil
+		case <-s.bell:
+			list, err := s.told(api.MaxBatch)
+			if err != nil {
+				return err
+			}
+			for _, ev := range list {
+				if send(ev) != nil {
+					return nil
+				}
 			}
 		case <-ping.C:
 			if send(api.SessionEvent{Type: "ping"}) != nil {

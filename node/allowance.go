@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +23,20 @@ import (
 // what they hold or have set aside: of two that ask at once, at least one sees
 // the other. A node that has nothing of the agent promises not to lease to it
 // without asking, so that an agent of one node costs a question in trustFor and
-// not one a call. What a node that cannot be reached holds is counted as full
-// while it may rely on a promise made to it, and after that not at all.
+// not one a call.
+//
+// What was leased through a node that died, or was started anew, nobody there
+// can tell; the desks can (allowance_desks.go). So every answer has what the
+// desks there know of the agent, and a shard of which no desk answers, as
+// between two leaders, means that there is no room. A lease counts until it is
+// ended, given back, given to another or expired, so a dead node keeps its
+// agents from work for as long as they might hold any, and no longer.
+//
+// A node that cannot be reached is asked through the others. If they can't
+// reach it either, it may still rely on a promise made to it, and there is no
+// room until that is over. After that it can't lease without this node's
+// hearing of it: it has to ask the leader of every shard, and they, whom this
+// node asks as well, ask on its behalf.
 type allowance struct {
 	all  int // 0: no limit
 	caps []capLimit
@@ -173,54 +186,6 @@ func (h *holds) open(agent string, caps []string, room int) ([]string, int) {
 	return out, room
 }
 
-// elsewhere is what a node has of an agent.
-type elsewhere struct {
-	Held     []heldElsewhere `json:"held,omitempty"`
-	Reserved int             `json:"reserved,omitempty"`
-	More     int             `json:"more,omitempty"` // held, and not listed
-}
-
-type heldElsewhere struct {
-	ID         ledger.TaskID `json:"id"`
-	Capability string        `json:"c,omitempty"`
-}
-
-type elsewhereRequest struct {
-	Agent string `json:"agent"`
-	Node  uint64 `json:"node"`
-	Look  bool   `json:"look,omitempty"` // nothing is leased: nothing is promised
-}
-
-// elsewhereHere answers a peer that wants to lease to an agent: from now on it
-// is asked before anything is leased to the agent here.
-func (n *core) elsewhereHere(_ context.Context, q elsewhereRequest) (elsewhere, error) {
-	h := n.holds
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if u := h.mu.uses[q.Agent]; u != nil && !q.Look {
-		u.asked++
-		delete(u.trust, q.Node)
-		u.wake() // who waits with room set aside gives it up
-	}
-	x := elsewhere{Reserved: h.mu.reserved[q.Agent]}
-	if h.mu.byAgent[q.Agent] > 0 {
-		for id, t := range h.mu.byTask {
-			if t.agent != q.Agent {
-				continue
-			}
-			if len(x.Held) == MaxLeases {
-				x.More++
-				continue
-			}
-			x.Held = append(x.Held, heldElsewhere{ID: id, Capability: t.capability})
-		}
-	}
-	if x.Reserved == 0 && !q.Look {
-		h.promise(q.Agent, q.Node)
-	}
-	return x, nil
-}
-
 // promise notes that a peer may lease to an agent for a while without asking.
 // Call with the lock held.
 func (h *holds) promise(agent string, peer uint64) {
@@ -240,24 +205,21 @@ type promiseTo struct {
 	peer  uint64
 }
 
-// askElsewhere learns what the peers have of an agent that has limits, unless
-// they promised; it is called with room set aside. alone says that none has
-// anything.
+// askElsewhere learns what the peers and the desks have of an agent that has
+// limits, unless that was done and all promised; it is called with room set aside. alone
+// says that none has anything.
 func (n *core) askElsewhere(ctx context.Context, agent string, u *use) (alone bool) {
 	h, peers := n.holds, n.others()
-	ask, asked, now := h.untrusted(u, peers)
-	answers, errs := make([]elsewhere, len(ask)), make([]error, len(ask))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), elsewhereWait)
-	defer cancel()
-	var wait sync.WaitGroup
-	for i, id := range ask {
-		if errs[i] = errNotReached; n.peers.Up(id) {
-			wait.Go(func() {
-				answers[i], errs[i] = callPeer[elsewhereRequest, elsewhere](ctx, n, id, methodElsewhere, elsewhereRequest{Agent: agent, Node: n.id.RaftID})
-			})
-		}
+	all := append(slices.Clone(peers), nodeRef{RaftID: n.id.RaftID}) // with the desks here
+	trusted, asked, now := h.trusts(u, all)
+	var answers []elsewhere
+	var silent []uint64
+	if !trusted {
+		answers, silent = n.askPeers(ctx, elsewhereRequest{Agent: agent, Node: n.id.RaftID}, peers)
+		var own elsewhere
+		n.addDesks(&own, agent)
+		answers = append(answers, own)
 	}
-	wait.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.uses[agent] != u {
@@ -265,18 +227,40 @@ func (n *core) askElsewhere(ctx context.Context, agent string, u *use) (alone bo
 	}
 	alone, u.others = true, 0
 	clear(u.othersCaps)
-	for i, id := range ask {
-		switch x := &answers[i]; {
-		case errs[i] != nil && now.Before(h.mu.promised[promiseTo{agent, id}]):
-			alone, u.others = false, noRoom
-		case errs[i] != nil:
-		case !h.countOthers(u, x) && u.asked == asked:
-			u.trust[id] = now.Add(trustFor)
-		default:
+	if trusted {
+		return true
+	}
+	led, seen := map[uint32]bool{}, map[ledger.TaskID]bool{}
+	for i := range answers {
+		if h.countOthers(u, agent, &answers[i], seen) {
 			alone = false
+		}
+		for _, shard := range answers[i].Led {
+			led[shard] = true
+		}
+	}
+	if !n.allLed(led) || h.mayRely(agent, silent, now) {
+		u.others = noRoom
+		return false
+	}
+	for _, v := range all {
+		if alone = alone && u.asked == asked; alone {
+			u.trust[v.RaftID] = now.Add(trustFor)
 		}
 	}
 	return alone
+}
+
+// mayRely says that one of silent may have a promise of this node: one that is
+// remembered, or was made before the node was started anew. Call with the lock
+// held.
+func (h *holds) mayRely(agent string, silent []uint64, now time.Time) bool {
+	for _, id := range silent {
+		if now.Before(h.mu.promised[promiseTo{agent, id}]) || now.Before(h.began.Add(trustFor+trustSlack)) {
+			return true
+		}
+	}
+	return false
 }
 
 var errNotReached = errors.New("node: not connected")
@@ -287,36 +271,33 @@ func (h *holds) useOf(agent string) *use {
 	return h.mu.uses[agent]
 }
 
-// untrusted lists the peers that must be asked.
-func (h *holds) untrusted(u *use, peers []nodeRef) (ask []uint64, asked uint64, now time.Time) {
+// trusts says that every peer promised; else all are asked.
+func (h *holds) trusts(u *use, peers []nodeRef) (all bool, asked uint64, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now = h.clock()
+	all, now = true, h.clock()
 	for _, v := range peers {
-		if now.After(u.trust[v.RaftID]) {
-			ask = append(ask, v.RaftID)
-		}
+		all = all && !now.After(u.trust[v.RaftID])
 	}
-	return ask, u.asked, now
+	return all, u.asked, now
 }
 
 // noRoom is more than any limit.
 const noRoom = 1 << 30
 
-// countOthers adds what a peer has, and says whether it has any; tasks known
-// here are the same ones. Call with the lock held.
-func (h *holds) countOthers(u *use, x *elsewhere) (any bool) {
-	more := x.Reserved + x.More
-	any = more > 0
-	u.others += more
-	for i := range u.caps {
-		u.othersCaps[i] += more
-	}
+// countOthers adds what an answer has that is neither known here nor in seen,
+// and says whether it has any. Call with the lock held.
+func (h *holds) countOthers(u *use, agent string, x *elsewhere, seen map[ledger.TaskID]bool) (any bool) {
+	more, known := x.More, 0
 	for _, t := range x.Held {
-		if _, here := h.mu.byTask[t.ID]; here {
+		if h.mu.byTask[t.ID].agent == agent {
+			known++
 			continue
 		}
-		any = true
+		if seen[t.ID] {
+			continue
+		}
+		any, seen[t.ID] = true, true
 		u.others++
 		for i := range u.caps {
 			if u.caps[i].covers(t.Capability) {
@@ -324,7 +305,25 @@ func (h *holds) countOthers(u *use, x *elsewhere) (any bool) {
 			}
 		}
 	}
-	return any
+	if more > 0 { // of those that were not listed, these are known here
+		more = max(0, more-h.heldIn(agent, x.Led)+known)
+	}
+	more += x.Reserved
+	u.others += more
+	for i := range u.caps {
+		u.othersCaps[i] += more
+	}
+	return any || more > 0
+}
+
+// heldIn counts what an agent holds here of some shards. Call with the lock held.
+func (h *holds) heldIn(agent string, shards []uint32) (n int) {
+	for id, t := range h.mu.byTask {
+		if t.agent == agent && slices.Contains(shards, id.Shard()) {
+			n++
+		}
+	}
+	return n
 }
 
 // reserveFor sets room aside for up to want tasks of an agent, and says which

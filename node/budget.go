@@ -16,6 +16,7 @@ const (
 	mailboxPart    = 8  // commands that wait, of all shards
 	checkpointPart = 8  // applied entries until a state checkpoint
 	bodyPart       = 4  // one HTTP body or NDJSON chunk that carries many tasks
+	arrivingPart   = 4  // bodies and messages that are not answered
 	streamBytes    = 32 << 10
 	connBytes      = 16 << 10
 )
@@ -61,17 +62,25 @@ func (c *Config) peerBudget(p *peer.Config) {
 }
 
 func (c *Config) faceBudget(w *web.Config, s *stream.Config) {
-	g := gate.Config{}
+	g, arriving := gate.Config{}, int64(0)
 	if b := c.MemoryBudgetBytes; b != 0 {
 		w.MaxBatchBytes = max(int(b/bodyPart), 2*c.MaxPayloadBytes+bodySlackBytes)
 		g.InAll = int(b / streamBytes)
+		s.MaxMessageBytes = min(2*c.MaxPayloadBytes+messageSlackBytes, stream.MaxMessageBytes)
+		arriving = max(b/arrivingPart, int64(2*max(w.MaxBatchBytes, s.MaxMessageBytes)))
 	}
+	w.Bytes = gate.NewBytes(arriving)
+	s.Bytes = w.Bytes
 	w.Gate = gate.New(g)
 	s.Gate = w.Gate
 }
 
 // connections is how many the API has open; 0: package gate's limit.
 func (c *Config) connections() int { return int(c.MemoryBudgetBytes / connBytes) }
+
+// messageSlackBytes is what a message may have beside the two payloads of one
+// task: a client sends up to 1 MiB of other tasks or results with it.
+const messageSlackBytes = 2 << 20
 
 // bodySlackBytes is what a body has beside its payloads.
 const bodySlackBytes = 64 << 10

@@ -261,7 +261,7 @@ func (n *core) AuditKeys(context.Context) (string, error) {
 		}
 		for _, k := range c.Keys() {
 			if !here[k.RaftID] {
-				b.WriteString("# removed: ")
+				b.WriteString(proof.Removed)
 			}
 			b.WriteString(k.Key + "\n")
 		}

@@ -34,12 +34,12 @@ func TestBroughtClock(t *testing.T) {
 	h.promise("a", 2)
 	peers := []nodeRef{{RaftID: 2}}
 	x := &use{trust: map[uint64]time.Time{2: at.Add(trustFor)}}
-	if ask, _, _ := h.untrusted(x, peers); len(ask) != 0 {
-		t.Errorf("asks %v although they are trusted", ask)
+	if all, _, _ := h.trusts(x, peers); !all {
+		t.Error("asks although all are trusted")
 	}
 	at = at.Add(trustFor + time.Millisecond)
-	if ask, _, now := h.untrusted(x, peers); len(ask) != 1 || !now.Equal(at) || !now.Before(h.mu.promised[promiseTo{"a", 2}]) {
-		t.Errorf("asks %v at %v; the promise holds for longer than trust", ask, now)
+	if all, _, now := h.trusts(x, peers); all || !now.Equal(at) || !h.mayRely("a", []uint64{2}, now) {
+		t.Errorf("trusts %t at %v; the promise holds for longer than trust", all, now)
 	}
 	s := newSessions(clock)
 	if got := s.open("a", 1).opened; !got.Equal(at) {

@@ -43,7 +43,11 @@ type Config struct {
 	APIAddr, PeerAddr, GossipAddr string
 	// APIListener, PeerListener and GossipListener are listened on instead, and
 	// taken over: the node closes them. Gossip wants datagrams as well:
-	// GossipPacketConn, on the address of GossipListener; both or neither.
+	// GossipPacketConn, on the address of GossipListener; both or neither. An
+	// APIListener may be tls.NewListener's: its config offers h2 and http/1.1
+	// (NextProtos), and its certificate is for the address it listens on, by which
+	// clients find the node. Nodes speak to one another's APIs without TLS: such a
+	// node lets none join by way of its API, and no gateway forwards to it.
 	APIListener, PeerListener, GossipListener net.Listener
 	GossipPacketConn                          net.PacketConn
 	// InsecureListen allows addresses outside loopback. There is no TLS yet.

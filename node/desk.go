@@ -36,6 +36,9 @@ type desk struct {
 		byID     map[ledger.TaskID]uint32
 		wheel    wheel
 		leased   int
+		queued   uint64 // counts what the scheduler was told of
+		holders  map[string]*hands
+		prune    int                      // of holders: at so many, those with nothing are forgotten
 		lastSeen map[ledger.TaskID]uint64 // epochs of leases cut off by cancel or time-out, should the task be retried
 	}
 }
@@ -72,6 +75,8 @@ type slot struct {
 	why     *choice // of the newest lease's agent; nil: not known
 	raised  uint8   // by so many bands, since its deadline is near
 	shelved bool    // refused to who asked: offered again at nextTry
+	queued  uint64  // its turn among what the scheduler was told of
+	inHands         // who holds it, or is about to
 }
 
 // lease is who works on a task and until when.
@@ -98,6 +103,7 @@ const (
 func newDesk(shard uint32, push func([]ready)) *desk {
 	d := &desk{shard: shard, push: push, now: func() int64 { return 0 }, why: func(string, string) *choice { return nil }}
 	d.mu.byID = map[ledger.TaskID]uint32{}
+	d.mu.holders = map[string]*hands{}
 	d.mu.lastSeen = map[ledger.TaskID]uint64{}
 	return d
 }
@@ -144,6 +150,7 @@ func (d *desk) clear() {
 	}
 	clear(m.byID)
 	clear(m.lastSeen)
+	clear(m.holders)
 }
 
 // report is a lease that a node says one of its agents holds.
@@ -217,6 +224,7 @@ func (d *desk) restore(r report, nowMillis int64) {
 	s.epoch, s.last = max(s.epoch, r.epoch), r.agent
 	s.lease = lease{agent: r.agent, node: r.node, epoch: r.epoch, assigned: nowMillis, confirmed: true,
 		expires: nowMillis + s.brief.LeaseMillis, theft: r.theft}
+	d.hand(i, r.agent)
 	d.rearm(i)
 }
 
@@ -227,7 +235,9 @@ func (d *desk) ready(i uint32) ready {
 		s.raised = max(s.raised, raises(b, d.now()))
 		d.rearm(i)
 	}
-	return ready{handle: d.handle(i, s.gen), fleet: b.Fleet, capability: b.Capability, band: sched.Band(uint8(b.Priority) + s.raised), millis: b.ReadyMillis}
+	d.mu.queued++
+	s.queued = d.mu.queued
+	return ready{handle: d.handle(i, s.gen), fleet: b.Fleet, capability: b.Capability, band: s.band(), millis: b.ReadyMillis}
 }
 
 // put makes or refreshes the slot of an open task.
@@ -272,6 +282,7 @@ func (d *desk) drop(i uint32) {
 	if s.lease.agent != "" {
 		m.leased--
 	}
+	d.unhand(i)
 	delete(m.byID, s.brief.ID)
 	m.wheel.disarm(i)
 	*s = slot{gen: s.gen + 1}
@@ -305,6 +316,7 @@ func (d *desk) applied(events []ledger.Event) {
 			s.lease = lease{}
 			d.rearm(i)
 		}
+		d.unhand(i)
 		s.gen++ // a handle from an earlier turn is stale
 		s.ending, s.nextTry, s.leasing, s.shelved, s.raised = false, 0, false, false, 0
 		d.watch(i)
@@ -328,6 +340,7 @@ func (d *desk) watch(i uint32) {
 	now := d.now()
 	s.epoch, s.last = b.Epoch, b.Holder
 	s.lease = lease{agent: b.Holder, epoch: b.Epoch, assigned: now, started: now, confirmed: true, expires: now + b.LeaseMillis}
+	d.hand(i, b.Holder)
 	d.mu.leased++
 	d.rearm(i)
 }
@@ -340,6 +353,7 @@ func (d *desk) unlease(id ledger.TaskID, nowMillis int64) {
 	if i, ok := d.mu.byID[id]; ok && d.mu.slots[i].leasing {
 		s := d.mu.slots[i]
 		s.leasing, s.shelved, s.nextTry = false, true, nowMillis+proposeAgainMs/4
+		d.unhand(i)
 		s.gen++
 		d.rearm(i)
 	}

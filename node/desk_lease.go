@@ -41,12 +41,14 @@ func (d *desk) leaseTo(handles []sched.Handle, agent string, node uint64, nowMil
 		}
 		if s.why = why; s.brief.Logged {
 			s.leasing = true
+			d.hand(i, agent)
 			out = append(out, grant{id: s.brief.ID, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1, logged: true})
 			continue
 		}
 		s.epoch, s.last = max(s.epoch+1, d.mu.term<<epochTermShift|1), agent
 		s.lease = lease{agent: agent, node: node, epoch: s.epoch, assigned: nowMillis,
 			expires: nowMillis + s.brief.LeaseMillis, confirmBy: nowMillis + confirmMillis}
+		d.hand(i, agent)
 		d.mu.leased++
 		d.rearm(i)
 		out = append(out, grant{id: s.brief.ID, epoch: s.epoch, leaseMillis: s.brief.LeaseMillis, attempt: s.brief.Attempts + 1})
@@ -171,6 +173,7 @@ func (d *desk) giveBack(id ledger.TaskID, epoch uint64) (c ledger.Command, done 
 func (d *desk) takeBack(i uint32) ready {
 	s := d.mu.slots[i]
 	s.lease = lease{}
+	d.unhand(i)
 	s.gen++
 	d.mu.leased--
 	d.rearm(i)

@@ -78,6 +78,11 @@ func parseDeskArgs(t *testing.T, d *datadriven.TestData) (a deskArgs) {
 
 func (s *deskScript) run(t *testing.T, d *datadriven.TestData) string {
 	s.out.Reset()
+	defer func() {
+		if err := s.desk.checkHands(); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+	}()
 	a := parseDeskArgs(t, d)
 	if a.now > 0 {
 		s.now = a.now

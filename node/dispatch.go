@@ -31,7 +31,7 @@ type seat struct {
 	caps   []string
 	max    int // max_concurrent_tasks; 0 = no limit
 	limits allowance
-	// declared is the mean of the success rates its manifest declares.
+	// declared is its prior, see priorOf.
 	declared float64
 	mu       struct {
 		sync.Mutex

@@ -242,13 +242,13 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	case *ledger.Expire:
 		return d.admitExpire(c)
 	case *ledger.Declare:
-		if c.Terms.Self && c.Spec.Key != "" {
-			n.admitAgain(c.ID.Shard(), c.Spec.Fleet, c.Spec.Key)
+		if c.Terms.Self {
+			return n.admitAgain(shard, c.ID, c.Spec.Fleet, c.Spec.Key)
 		}
 		return nil
 	case *ledger.Recall:
 		if c.Agent != "" {
-			n.admitAgain(shard, c.Fleet, c.Key)
+			return n.admitAgain(shard, ledger.TaskID{}, c.Fleet, c.Key)
 		}
 		return nil
 	case *ledger.Fail:
@@ -265,21 +265,28 @@ func (n *core) admit(shard uint32, c ledger.Command, nowMillis int64) error {
 	return nil
 }
 
-// admitAgain asks the rules once more about an intent that was approved and is
-// declared again to get its go.
-func (n *core) admitAgain(shard uint32, fleet, key string) {
-	var id ledger.TaskID
+// admitAgain asks the rules once more about an intent that is declared again,
+// by its key or the ID it was given, and may get its go. An error: the rules
+// can't be asked.
+func (n *core) admitAgain(shard uint32, id ledger.TaskID, fleet, key string) error {
 	m := n.taskShard(shard)
 	if m == nil {
-		return
+		return nil
 	}
-	m.view(func(t *ledger.Tasks) { id = t.LiveKey(fleet, key) })
+	if key != "" {
+		m.view(func(t *ledger.Tasks) { id = t.LiveKey(fleet, key) })
+	}
 	if id.IsZero() {
-		return
+		return nil
 	}
-	if cmd := n.revalidate(id); cmd != nil {
-		n.propose(id.Shard(), []ledger.Command{cmd}) // decided before the intent, which follows it in the log
+	cmds, _, e := n.revalidate(id, "")
+	if e != nil {
+		return e
 	}
+	if len(cmds) > 0 {
+		n.propose(shard, cmds) // decided before the intent, which follows them in the log
+	}
+	return nil
 }
 
 func errStale(id ledger.TaskID, epoch uint64) *api.Error {

@@ -8,11 +8,12 @@
 // Submit checks a task, gives it an ID that names its shard, and hands it to
 // do, the one door in. do takes it to the shard's leader, which proposes it;
 // ledger.Apply decides on every replica. On the leader the desk hears of the
-// ready task and pushes a handle to the scheduler. An agent's Lease call takes
-// handles, the desk turns them into leases with epochs, and the agent's node
-// reads the bodies from its own replica. Settle goes through do again: the
-// desk admits what still holds its lease, the ledger decides, and the answer
-// goes out when the entry is durable on a quorum.
+// ready task and pushes a handle to the scheduler, which gives it to the best
+// ranked of the agents that wait at this node; if none does, it is queued, and
+// other nodes' agents fetch it as they come. The desk turns handles into leases
+// with epochs, the agent's node reads the bodies from its own replica. Settle goes
+// through do again: the desk admits what still holds its lease, the ledger
+// decides, the answer goes out when the entry is durable on a quorum.
 //
 // # Who holds what
 //
@@ -22,9 +23,8 @@
 //	                       (sessions), what waits (depths) and idles at the
 //	                       peers (lifelines.go, theft.go: work that is stolen)
 //
-// A desk dies with its leader. The next one asks every reachable node what its
-// agents hold before it gives anything away; what nobody reports is given
-// again, with a higher epoch, and the first holder's epoch is refused.
+// A desk dies with its leader. The next one first asks every reachable node what its
+// agents hold; what nobody reports is given again, and the first epoch is refused.
 //
 // # Transactions
 //
@@ -76,5 +76,5 @@
 // # Not here
 //
 // Choosing an order of events is the log's; deciding what a command does is
-// the ledger's; who gets a task is sched's. No TLS yet. Latency: LATENCY.md.
+// the ledger's; who gets a task sched's; TLS an APIListener's. See LATENCY.md.
 package node

@@ -12,7 +12,8 @@ import (
 // ended without it is told.
 type holds struct {
 	clock  func() time.Time
-	rested func() // called with the lock held when an agent has begun with all it holds
+	began  time.Time // promises made before are forgotten
+	rested func()    // called with the lock held when an agent has begun with all it holds
 	mu     struct {
 		sync.Mutex
 		byTask  map[ledger.TaskID]hold
@@ -43,7 +44,7 @@ type hold struct {
 }
 
 func newHolds(clock func() time.Time) *holds {
-	h := &holds{clock: clock}
+	h := &holds{clock: clock, began: clock()}
 	h.mu.byTask = map[ledger.TaskID]hold{}
 	h.mu.byAgent, h.mu.begun = map[string]int{}, map[string]int{}
 	h.mu.reserved = map[string]int{}

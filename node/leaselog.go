@@ -42,8 +42,11 @@ func (n *core) commitLeases(got []grant, agent string, node uint64) []grant {
 				n.unlease(shard, id)
 			}
 		}
-		if c := n.revalidate(id); c != nil { // a rule has changed since
-			n.propose(shard, []ledger.Command{c})
+		again, stop, e := n.revalidate(id, agent)
+		if len(again) > 0 {
+			n.propose(shard, again)
+		}
+		if stop || e != nil { // a rule has changed since, or the agent is one of the task's approvers
 			n.unlease(shard, id)
 			open.Done()
 			continue

@@ -165,6 +165,13 @@ func (m *taskMachine) Summary() uint64 {
 	return m.mu.tasks.Summary()
 }
 
+// Changed implements raftstore.Summary.
+func (m *taskMachine) Changed() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.tasks.Changed()
+}
+
 // task reads one task.
 func (m *taskMachine) task(id ledger.TaskID) (ledger.Task, bool, error) {
 	m.mu.RLock()
@@ -265,6 +272,13 @@ func (m *controlMachine) Summary() uint64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.mu.control.Summary()
+}
+
+// Changed implements raftstore.Summary.
+func (m *controlMachine) Changed() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.control.Changed()
 }
 
 // view runs fn with the control state, which must not be kept or changed.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,7 +124,7 @@ func (n *core) decideNode(ctx context.Context, cmd ledger.Command) error {
 	case ledger.NotAdmitted:
 		status = 403
 	case ledger.MembersBusy:
-		hint = "`quorate node list` shows it; wait until it is through"
+		hint = "`quorate node list` shows it; wait until it is through, or take it back: quorate node promote ID"
 	case ledger.LastMembers:
 		hint = "quorate node add --node-id ID, then start that node with --join"
 	}
@@ -167,11 +168,11 @@ func (n *core) stateCommand(q nodesRequest) (ledger.Command, error) {
 
 // joinHere enters an admitted node and tells it whom it will talk to.
 func (n *core) joinHere(ctx context.Context, j api.JoinRequest) (nodesAnswer, error) {
-	var raftID uint64
-	if _, err := fmt.Sscanf(j.RaftID, "%x", &raftID); err != nil || j.ClusterID != hex.EncodeToString(n.id.ClusterID[:]) {
+	raftID, err := strconv.ParseUint(j.RaftID, 16, 64)
+	if err != nil || j.ClusterID != hex.EncodeToString(n.id.ClusterID[:]) {
 		return nodesAnswer{}, api.Errorf(422, 5, "invalid_join", api.RetryNo, "a node joins with its raft ID and the ID of this cluster, %x", n.id.ClusterID)
 	}
-	err := n.decideNode(ctx, &ledger.NodeJoin{RaftID: raftID, NodeID: j.NodeID, PeerAddr: j.PeerAddr, APIAddr: j.APIAddr, GossipAddr: j.GossipAddr, Version: j.Version})
+	err = n.decideNode(ctx, &ledger.NodeJoin{RaftID: raftID, NodeID: j.NodeID, PeerAddr: j.PeerAddr, APIAddr: j.APIAddr, GossipAddr: j.GossipAddr, Version: j.Version})
 	if err != nil {
 		return nodesAnswer{}, err
 	}

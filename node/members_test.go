@@ -239,6 +239,10 @@ func TestNodeRefusals(t *testing.T) {
 			_, err := n.Join(ctx, api.JoinRequest{ClusterID: n.core.Load().id.ClusterID.String(), RaftID: "77", NodeID: "n7", PeerAddr: "p"})
 			return err
 		}, "not_admitted"},
+		"join with half an ID": {func() error {
+			_, err := n.Join(ctx, api.JoinRequest{ClusterID: n.core.Load().id.ClusterID.String(), RaftID: "77 and more", NodeID: "n7", PeerAddr: "p"})
+			return err
+		}, "invalid_join"},
 		"join elsewhere": {func() error {
 			_, err := n.Join(ctx, api.JoinRequest{ClusterID: "00", RaftID: "77", NodeID: "n7"})
 			return err

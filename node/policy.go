@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/quorate/quorate/ledger"
@@ -105,26 +106,57 @@ func errRule(r Ruling) *api.Error {
 		WithHint("change the request, or the rules")
 }
 
-// revalidate asks the rules again about a task whose agent is about to be told
-// to go: nil when nothing has changed, otherwise the command to decide instead.
-func (n *core) revalidate(id ledger.TaskID) ledger.Command {
+// revalidate asks the rules again about a task whose agent may be told to go
+// next: what they decided, to be recorded first, and with stop the command to
+// decide instead. A task that waits is asked about too, for an approval under
+// way may precede the intent in the log; that it passes is recorded only once
+// it is ready, or each look at it would be. An agent, if one is named, that
+// approved the task is stopped.
+func (n *core) revalidate(id ledger.TaskID, agent string) (cmds []ledger.Command, stop bool, e *api.Error) {
 	m := n.taskShard(id.Shard())
 	if m == nil {
-		return nil
+		return nil, false, nil
 	}
 	t, ok, err := m.task(id)
-	if err != nil || !ok || t.Txn == nil || t.State != ledger.StateReady || t.Txn.Role != ledger.RoleNone {
-		return nil
+	if err != nil || !ok || t.Txn == nil || t.Txn.Role != ledger.RoleNone {
+		return nil, false, nil
 	}
-	r, _, unreadable := n.ruling(intentOf(&t.Spec, &t.Txn.Terms, t.Agent))
-	if unreadable != nil { // it waits for a person until the rules can be asked
-		return &ledger.Hold{ID: id, Approvers: uint32(len(t.Txn.Approvals) + 1), Rule: unreadable.Code}
+	if agent != "" && approvedBy(&t, agent) { // the ledger would refuse, and record it, each time
+		return nil, true, nil
 	}
-	if r.Refuse {
-		return &ledger.Cancel{ID: id, By: "rule " + r.Rule, Reason: r.Message}
+	ready := t.State == ledger.StateReady
+	if !ready && t.State != ledger.StateAwaitingApproval && t.State != ledger.StateSubmitted {
+		return nil, false, nil
 	}
-	if need := approvalsNeeded(t.Spec.Guarantee, int(t.Txn.Terms.Approvers), r); need > len(t.Txn.Approvals) {
-		return &ledger.Hold{ID: id, Approvers: uint32(need), Rule: r.Rule, Pack: r.Pack}
+	r, d, unreadable := n.ruling(intentOf(&t.Spec, &t.Txn.Terms, t.Agent))
+	switch {
+	case unreadable != nil && !ready: // nobody learns anything until the rules can be asked
+		return nil, true, unreadable
+	case unreadable != nil: // it waits for a person until then
+		return []ledger.Command{&ledger.Hold{ID: id, Approvers: uint32(len(t.Txn.Approvals) + 1), Rule: unreadable.Code}}, true, nil
 	}
-	return nil
+	if d != nil {
+		c := ruled(id, &t.Spec, &t.Txn.Terms, t.RequestHash, d)
+		c.Detail = "asked again: " + c.Detail
+		cmds = append(cmds, c)
+	}
+	have := len(t.Txn.Approvals) // a task that waits gets what it asks for
+	if !ready {
+		have = int(t.Txn.Terms.Approvers)
+	}
+	need := approvalsNeeded(t.Spec.Guarantee, int(t.Txn.Terms.Approvers), r)
+	switch {
+	case r.Refuse:
+		return append(cmds, &ledger.Cancel{ID: id, By: "rule " + r.Rule, Reason: r.Message}), true, nil
+	case need > have:
+		return append(cmds, &ledger.Hold{ID: id, Approvers: uint32(need), Rule: r.Rule, Pack: r.Pack}), true, nil
+	case !ready:
+		return nil, false, nil
+	}
+	return cmds, false, nil
+}
+
+// approvedBy says that a person approved a task, who may not perform it then.
+func approvedBy(t *ledger.Task, by string) bool {
+	return t.Txn != nil && slices.ContainsFunc(t.Txn.Approvals, func(a ledger.Approval) bool { return a.By == by })
 }

@@ -27,7 +27,7 @@ const (
 
 // standing is what an agent is ranked by; each from 0 to 1.
 type standing struct {
-	success float64 // measured, with the declared rate as prior
+	success float64 // measured, with the mean of the declared rates as prior
 	load    float64 // the larger of what it says and what it holds of its limit
 	trust   float64 // smoothed share of leases it ended itself, and did not lose
 }
@@ -56,13 +56,22 @@ type ranking struct {
 
 // choice is why an agent was given tasks of one capability; shared by those it
 // was given at once.
+//
+// The node that leads a task's shard gives it: to the best of the agents that
+// wait there, at once, if any can do it. Only when none does it is queued, and
+// waiting agents of other nodes fetch it in the order in which they come. So a
+// better one that waits elsewhere is passed over. That was chosen for the
+// price: the lease of who waits here costs about a microsecond and no message,
+// a lease handed over is a message to its node and one back before the task can
+// be begun with, and for as long it is nobody's.
 type choice struct {
 	standing
 	of *ranking
 }
 
-// say explains the choice of agent.
-func (c *choice) say(agent string) string {
+// say explains the choice of agent by node at, which led the task's shard. Who
+// ranked higher did not wait there: it would have been given the task.
+func (c *choice) say(agent, at string) string {
 	out := fmt.Sprintf("given to %s: success %s, load %s, trust %s", agent, share(c.success), share(c.load), share(c.trust))
 	mine := c.of.weights.score(c.standing)
 	for _, r := range c.of.best {
@@ -70,7 +79,7 @@ func (c *choice) say(agent string) string {
 			continue
 		}
 		if c.of.weights.score(r.standing) > mine {
-			out += fmt.Sprintf("; %s ranked higher and was not asking", r.agent)
+			out += fmt.Sprintf("; %s ranked higher and did not wait at %s, which gave it", r.agent, at)
 		} else {
 			out += fmt.Sprintf("; %s lost on %s", r.agent, c.of.weights.decisive(c.standing, r.standing))
 		}
@@ -138,13 +147,13 @@ type card struct {
 	agent               string
 	load, trust         float64
 	completed, attempts float64
+	prior               float64
 	first, count        uint32 // of caps
 	well                bool
 }
 
 type cardCap struct {
 	action, target uint32 // words
-	millis         uint32 // the declared rate
 }
 
 // wordUnknown is the number of what no agent names.
@@ -164,11 +173,11 @@ func rate(at int64, agents []ratedAgent) *ratings {
 	}
 	for i := range agents {
 		a := &agents[i]
-		c.cards[i] = card{agent: a.id, load: a.load, trust: a.t.trust(), well: a.well, first: uint32(len(c.caps)), count: uint32(len(a.caps)),
+		c.cards[i] = card{agent: a.id, load: a.load, trust: a.t.trust(), well: a.well, first: uint32(len(c.caps)), count: uint32(len(a.caps)), prior: priorOf(a.caps),
 			completed: float64(a.t.completed), attempts: float64(a.t.completed + a.t.failed + a.t.lost)}
 		for k := range a.caps {
 			x := &a.caps[k]
-			c.caps = append(c.caps, cardCap{number(x.Action), number(x.Target), x.ConfidenceMillis})
+			c.caps = append(c.caps, cardCap{number(x.Action), number(x.Target)})
 		}
 		at := c.place(a.id)
 		for c.table[at] != 0 {
@@ -204,14 +213,14 @@ func (c *ratings) word(s string) uint32 {
 
 // standing is an agent's for a capability, and whether it has it.
 func (c *ratings) standing(a *card, action, target uint32) (standing, bool) {
-	prior, able := 0.5, false
+	able := false
 	for _, x := range c.caps[a.first : a.first+a.count] { // as sched.Matches does
 		if (x.action == action || x.action == 0) && (x.target == target || x.target == 0) {
-			prior, able = float64(x.millis)/1000, true
+			able = true
 			break
 		}
 	}
-	return standing{success: estimate(a.completed, a.attempts, prior), load: a.load, trust: a.trust}, able
+	return standing{success: estimate(a.completed, a.attempts, a.prior), load: a.load, trust: a.trust}, able
 }
 
 // refresh rates the agents again if it is time. Call it with no lock held.
@@ -295,20 +304,35 @@ func (t tally) trust() float64 {
 	return (ended + 1) / (ended + float64(t.lost) + 2)
 }
 
-// declared is the mean of the rates that a manifest declares.
-func declared(caps []api.Capability) float64 {
-	if len(caps) == 0 {
-		return 0.5
+// priorOf is the success expected of an agent before anything is measured: the
+// mean of the rates that its manifest declares, since what is measured is of all
+// its capabilities together too.
+func priorOf(caps []ledger.CapabilitySpec) float64 {
+	return meanRate(len(caps), func(i int) float64 { return float64(caps[i].ConfidenceMillis) / 1000 })
+}
+
+// undeclared is the rate of who declares none.
+const undeclared = 0.5
+
+func meanRate(n int, rate func(int) float64) float64 {
+	if n == 0 {
+		return undeclared
 	}
 	sum := 0.0
-	for _, c := range caps {
-		if c.Confidence == nil {
-			sum += 0.5
-		} else {
-			sum += *c.Confidence
-		}
+	for i := range n {
+		sum += rate(i)
 	}
-	return sum / float64(len(caps))
+	return sum / float64(n)
+}
+
+// declared is priorOf for a manifest that is shown.
+func declared(caps []api.Capability) float64 {
+	return meanRate(len(caps), func(i int) float64 {
+		if caps[i].Confidence == nil {
+			return undeclared
+		}
+		return *caps[i].Confidence
+	})
 }
 
 // viewAgents is every agent as this node's replica and roster know it.

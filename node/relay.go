@@ -99,17 +99,19 @@ func (n *core) startSaga(ctx context.Context, ask *ledger.SagaAsk) bool {
 			steps = append(steps, id)
 		}
 	}
+	all := len(steps)
+	steps, part := newestSteps(steps)
 	h := sha256.Sum256(append([]byte("saga\x00"), ask.Cause[:]...))
 	id := ledger.NewTaskID(n.keyShard(ask.Fleet, "session\x00"+ask.Session), ask.Cause.Millis(), binary.BigEndian.Uint64(h[:]))
 	a := n.do(ctx, id.Shard(), []ledger.Command{&ledger.Saga{ID: id, Fleet: ask.Fleet, Session: ask.Session, Steps: steps, By: "ledger",
-		Reason: "step " + ask.Cause.String() + " failed", Cause: ask.Cause}})[0]
+		Reason: part + "step " + ask.Cause.String() + " failed", Cause: ask.Cause}})[0]
 	if a.err != nil {
 		return false
 	}
-	if len(fixed) > 0 || a.outcome.Code != ledger.OK {
+	if len(fixed) > 0 || part != "" || a.outcome.Code != ledger.OK {
 		n.metrics.rollbacksFailed.Inc()
 		n.cfg.Logger.Error("a session is not rolled back in full", "layer", 7, "session", ask.Session, "fleet", ask.Fleet, "saga", id.String(),
-			"irreversible", len(fixed), "steps", len(steps), "code", a.outcome.Code.String(), "detail", a.outcome.Detail, "hint", "settle its remaining steps by hand")
+			"irreversible", len(fixed), "steps", all, "undone", len(steps), "code", a.outcome.Code.String(), "detail", a.outcome.Detail, "hint", "quorate task rollback the session again for what one saga did not take (see its description); settle by hand what is irreversible")
 	}
 	return true
 }

@@ -319,17 +319,24 @@ type sessions struct {
 }
 
 type session struct {
-	events chan api.SessionEvent
+	bell   chan struct{} // capacity 1: there are events
 	fenced chan struct{} // closed when the agent connected again
 	opened time.Time
 	work   bool // its node renews what the agent holds
 	turn   uint32
 	room   atomic.Int64 // tasks it asks for beside those it has, as last heard
+
+	mu struct {
+		sync.Mutex
+		events []api.SessionEvent // what it has to be told
+		lost   bool               // more than that
+	}
 }
 
-// sessionQueue bounds the revocations waiting for a slow reader; one that is
-// lost is learnt at the next renewal.
-const sessionQueue = 256
+// sessionQueue bounds what waits to be told to a slow reader: all it may hold
+// can be over at once. A session that is further behind ends, and the next one's
+// hello says what the agent still has.
+const sessionQueue = api.MaxCredit
 
 func newSessions(clock func() time.Time) *sessions {
 	s := &sessions{clock: clock}
@@ -344,7 +351,7 @@ func (s *sessions) open(id string, turn uint32) *session { return s.enter(id, fa
 func (s *sessions) openWork(id string, turn uint32) *session { return s.enter(id, true, turn) }
 
 func (s *sessions) enter(id string, work bool, turn uint32) *session {
-	x := &session{events: make(chan api.SessionEvent, sessionQueue), fenced: make(chan struct{}), opened: s.clock(), work: work, turn: turn}
+	x := &session{bell: make(chan struct{}, 1), fenced: make(chan struct{}), opened: s.clock(), work: work, turn: turn}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.mu.of[id]; old != nil {
@@ -451,8 +458,35 @@ func (s *sessions) tell(gone []revoked) {
 }
 
 func (x *session) revoke(e api.SessionEvent) {
+	x.mu.Lock()
+	if x.mu.lost = x.mu.lost || len(x.mu.events) == sessionQueue; !x.mu.lost {
+		x.mu.events = append(x.mu.events, e)
+	}
+	x.mu.Unlock()
 	select {
-	case x.events <- e:
+	case x.bell <- struct{}{}:
 	default:
 	}
+}
+
+// told takes what is to be told, limit at most; the bell rings again when there
+// is more.
+func (x *session) told(limit int) ([]api.SessionEvent, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.mu.lost {
+		return nil, api.Errorf(503, 2, "slow_reader", api.RetryLater, "more than %d revocations wait to be read", sessionQueue).
+			WithHint("read the session's events as they come; a new session says what is still held")
+	}
+	list := x.mu.events
+	if len(list) <= limit {
+		x.mu.events = nil
+		return list, nil
+	}
+	x.mu.events = list[limit:]
+	select {
+	case x.bell <- struct{}{}:
+	default:
+	}
+	return list[:limit:limit], nil
 }

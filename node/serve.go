@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/quorate/quorate/node/api"
 	"github.com/quorate/quorate/node/internal/gate"
 	"github.com/quorate/quorate/node/internal/stream"
 	"github.com/quorate/quorate/node/internal/web"
@@ -23,7 +25,7 @@ func (n *Node) serve() {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	n.server = &http.Server{
-		Handler:   web.New(n, wc),
+		Handler:   n.tellsNodes(web.New(n, wc)),
 		Protocols: protocols, HTTP2: n.cfg.http2Limits(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return n.ctx }}
@@ -33,6 +35,18 @@ func (n *Node) serve() {
 		}
 	})
 	n.cfg.Logger.Info("listening", "api", n.APIAddr(), "peer", n.PeerAddr(), "gossip", n.GossipAddr(), "data_dir", n.cfg.DataDir)
+}
+
+// tellsNodes adds the API addresses of the cluster's nodes to the answers of
+// requests of any kind that ask for them, so that a client that was given one
+// node's knows where to go when that one is lost.
+func (n *Node) tellsNodes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(api.NodesHeader) != "" && n.isMember() {
+			w.Header().Set(api.NodesHeader, strings.Join(n.core.Load().apiAddrs(), ","))
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // pingAfter is how long a connection of streams may be silent before it is

@@ -13,7 +13,7 @@ import (
 // Limits of what an agent reports.
 const (
 	MaxSettle        = 1024
-	MaxProgressBytes = 4 << 10
+	MaxProgressBytes = api.MaxProgressBytes
 	MaxErrorBytes    = 4 << 10 // a longer error is cut, keeping its end
 )
 

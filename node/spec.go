@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,12 @@ func (n *core) parseSpecInto(spec *ledger.Spec, s *api.TaskSpec, now int64) *api
 			return errInvalid(fmt.Sprintf("%s has %d bytes, at most %d", f.name, len(f.value), f.limit))
 		}
 	}
+	if e := checkNames("fleet_id", spec.Fleet); e != nil {
+		return e
+	}
+	if e := checkNames("session_id", s.SessionID); e != nil {
+		return e
+	}
 	if e := checkCapability(s.Action, s.Target); e != nil {
 		return e
 	}
@@ -78,7 +85,17 @@ func checkCapability(action, target string) *api.Error {
 	case strings.ContainsAny(target, "*\t\n"):
 		return errInvalid(fmt.Sprintf("target %q: no star, tab or line break", target))
 	}
-	return nil
+	return checkNames("action or target", action, target)
+}
+
+// checkNames refuses names that hold a secret. They are matched, listed and
+// gossiped, and stand in the audit log for ever, where nothing may be erased.
+func checkNames(field string, names ...string) *api.Error {
+	if !slices.ContainsFunc(names, ledger.SecretName) {
+		return nil
+	}
+	return api.Errorf(422, 5, "secret_in_name", api.RetryNo, "%s looks like it holds a secret, and names stand in the audit log", field). // not shown again
+																		WithHint("pass the secret in input, of which the audit log has a digest only, or let the agent hold it")
 }
 
 // parseRest is the second half of parseSpec: words, times and references.

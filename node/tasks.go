@@ -23,6 +23,9 @@ func (n *core) Submit(ctx context.Context, specs []api.TaskSpec, by string) ([]a
 	if len(specs) > MaxSubmit {
 		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d tasks in one call, at most %d", len(specs), MaxSubmit)
 	}
+	if e := checkNames("by", by); e != nil {
+		return nil, e
+	}
 	verdicts := make([]api.SubmitVerdict, len(specs))
 	byShard := map[uint32][]int{}
 	cmds := make([]ledger.Command, len(specs))
@@ -75,8 +78,12 @@ func (n *core) anyShard() uint32 {
 	return 1 + uint32(n.nextShard.Add(1)%uint64(n.shards-1))
 }
 
-// keyShard is the task shard that decides about a key.
+// keyShard is the task shard that decides about a key: that of the task whose
+// ID it is, if it is one.
 func (n *core) keyShard(fleet, key string) uint32 {
+	if shard, ok := ledger.KeyShard(key); ok && shard != controlShard && shard < n.shards {
+		return shard
+	}
 	h := fnv.New64a()
 	h.Write([]byte(fleet))
 	h.Write([]byte{0})
@@ -248,6 +255,9 @@ func (n *core) Cancel(ctx context.Context, id, by, reason string) (api.Task, err
 	if err != nil {
 		return api.Task{}, err
 	}
+	if e := checkNames("by", by); e != nil {
+		return api.Task{}, e
+	}
 	return n.change(ctx, tid, &ledger.Cancel{ID: tid, By: by, Reason: reason})
 }
 
@@ -257,6 +267,9 @@ func (n *core) Erase(ctx context.Context, id, by, reason string) (api.Task, erro
 	if err != nil {
 		return api.Task{}, err
 	}
+	if e := checkNames("by", by); e != nil {
+		return api.Task{}, e
+	}
 	return n.change(ctx, tid, &ledger.Erase{ID: tid, By: by, Reason: reason})
 }
 
@@ -265,6 +278,9 @@ func (n *core) Retry(ctx context.Context, id, by string) (api.Task, error) {
 	tid, err := n.taskID(id)
 	if err != nil {
 		return api.Task{}, err
+	}
+	if e := checkNames("by", by); e != nil {
+		return api.Task{}, e
 	}
 	return n.change(ctx, tid, &ledger.Retry{ID: tid, By: by})
 }

@@ -68,6 +68,12 @@ func (n *core) parseTerms(s *api.TaskSpec, spec *ledger.Spec) (m ledger.Terms, h
 	if len(m.Regulations) > ledger.MaxRegulations {
 		return m, false, errTerms("compliance names %d regulations, at most %d", len(m.Regulations), ledger.MaxRegulations)
 	}
+	if e := checkNames("data_classification", m.Classification); e != nil {
+		return m, false, e
+	}
+	if e := checkNames("a regulation", m.Regulations...); e != nil {
+		return m, false, e
+	}
 	switch s.OnDependencyFailure {
 	case "", "fail":
 	case "skip":
@@ -135,6 +141,9 @@ func (n *core) hook(name string, raw json.RawMessage, h api.Hook, target string)
 			return out, errTerms("%s: max_retries %d is not within 0 to %d", name, *h.MaxRetries, maxRetries)
 		}
 		out.MaxRetries = uint32(*h.MaxRetries)
+	}
+	if e := checkNames(name, out.Action, out.Target); e != nil {
+		return out, e
 	}
 	if e := checkCapability(out.Action, out.Target); e != nil {
 		return out, errTerms("%s: %s", name, e.Detail)

@@ -190,6 +190,7 @@ func (d *desk) transfer(q *transferRequest, node string, nowMillis int64) (moved
 			s.lease = lease{agent: q.To, node: q.Node, epoch: s.epoch, assigned: nowMillis, expires: nowMillis + b.LeaseMillis,
 				confirmBy: nowMillis + confirmMillis}
 			s.lease.theft = &theft{q.From, q.FromLoad, q.ToLoad}
+			d.hand(i, q.To)
 			s.why = d.why(b.Capability, q.To)
 			d.rearm(i)
 			c.Epoch, g.Epoch = s.epoch, s.epoch

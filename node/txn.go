@@ -2,10 +2,10 @@ package node
 
 import (
 	"cmp"
+	"container/heap"
 	"context"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/quorate/quorate/ledger"
@@ -39,6 +39,8 @@ func txnError(o ledger.Outcome, id ledger.TaskID) *api.Error {
 		return problem(409, api.RetryNo, "task %s was confirmed before, with another result", id).WithHint("the first result stands; `quorate task get` shows it")
 	case ledger.CheckpointStale:
 		return problem(409, api.RetryNo, "a newer checkpoint of task %s is there", id).WithHint("read it from the task, and go on from there")
+	case ledger.TooManyDependents:
+		return api.Errorf(422, 5, o.Code.String(), api.RetryNo, "%s", o.Detail).WithHint("let them wait for one task that waits for it")
 	case ledger.DependencyMissing:
 		return api.Errorf(422, 5, o.Code.String(), api.RetryNo, "%s", o.Detail).WithHint("tasks can wait only for tasks that exist; submit those first")
 	}
@@ -105,7 +107,7 @@ func checkWords(by, reason string) *api.Error {
 	case len(reason) > MaxReasonBytes:
 		return api.Errorf(413, 2, "payload_too_large", api.RetryNo, "the reason has %d bytes, at most %d", len(reason), MaxReasonBytes)
 	}
-	return nil
+	return checkNames("by", by)
 }
 
 // Resolve settles a task in doubt, or one whose rollback failed.
@@ -185,7 +187,8 @@ func (n *core) RollbackSession(ctx context.Context, session string, r api.Sessio
 		return api.Task{}, api.Errorf(404, 7, "nothing_to_roll_back", api.RetryNo, "session %s of fleet %s has nothing to roll back", session, r.FleetID)
 	}
 	shard := n.keyShard(r.FleetID, "session\x00"+session)
-	c := &ledger.Saga{ID: ledger.NewTaskID(shard, n.nowMillis(), n.random()), Fleet: r.FleetID, Session: session, Steps: steps, By: r.By, Reason: r.Reason}
+	steps, part := newestSteps(steps)
+	c := &ledger.Saga{ID: ledger.NewTaskID(shard, n.nowMillis(), n.random()), Fleet: r.FleetID, Session: session, Steps: steps, By: r.By, Reason: part + r.Reason}
 	return n.govern(ctx, c.ID, c)
 }
 
@@ -205,14 +208,46 @@ func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger
 			if t.Role != "" || t.State == "failed" && !t.RollbackFailed {
 				continue
 			}
-			if t.State == "completed" && (len(t.Rollback) == 0 || string(t.Rollback) == "null") {
-				fixed = append(fixed, t.TaskID)
-				continue
-			}
 			found = append(found, t)
 		}
 		if f.Cursor = p.NextCursor; f.Cursor == "" {
 			break
+		}
+	}
+	for _, t := range undoOrder(found) {
+		if t.State == "completed" && (len(t.Rollback) == 0 || string(t.Rollback) == "null") {
+			fixed = append(fixed, t.TaskID)
+			continue
+		}
+		id, err := ledger.ParseTaskID(t.TaskID)
+		if err != nil {
+			return nil, nil, errInternal(fmt.Errorf("listed task: %w", err))
+		}
+		steps = append(steps, id)
+	}
+	return steps, fixed, nil
+}
+
+// newestSteps are as many steps as one saga undoes, and what its description
+// begins with when that is not all. Asked for again, the rest is undone.
+func newestSteps(steps []ledger.TaskID) (_ []ledger.TaskID, part string) {
+	if len(steps) <= ledger.MaxSteps {
+		return steps, ""
+	}
+	return steps[:ledger.MaxSteps], fmt.Sprintf("too_many_steps: only the newest %d of %d are undone; ask again when they are. ", ledger.MaxSteps, len(steps))
+}
+
+// undoOrder puts steps in the order they are undone: what waited for another
+// one before that, whatever their leaders' clocks say; then what has not ended,
+// then the newest end, then the newest ID. Dependencies form no cycle.
+func undoOrder(steps []api.Task) []*api.Task {
+	byID, waiting := make(map[string]*api.Task, len(steps)), map[string]int{} // by how many that are not undone yet
+	for i := range steps {
+		byID[steps[i].TaskID] = &steps[i]
+	}
+	for i := range steps {
+		for _, on := range steps[i].After {
+			waiting[on]++
 		}
 	}
 	ended := func(t *api.Task) int64 {
@@ -221,17 +256,41 @@ func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger
 		}
 		return t.CompletedAt.UnixMilli()
 	}
-	slices.SortStableFunc(found, func(a, b api.Task) int {
-		return cmp.Or(cmp.Compare(ended(&b), ended(&a)), b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.TaskID, a.TaskID))
-	})
-	for _, t := range found {
-		id, err := ledger.ParseTaskID(t.TaskID)
-		if err != nil {
-			return nil, nil, errInternal(fmt.Errorf("listed task: %w", err))
+	q := &undoable{less: func(a, b *api.Task) bool {
+		return cmp.Or(cmp.Compare(ended(b), ended(a)), b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.TaskID, a.TaskID)) < 0
+	}}
+	for i := range steps {
+		if waiting[steps[i].TaskID] == 0 {
+			heap.Push(q, &steps[i])
 		}
-		steps = append(steps, id)
 	}
-	return steps, fixed, nil
+	out := make([]*api.Task, 0, len(steps))
+	for q.Len() > 0 {
+		t := heap.Pop(q).(*api.Task)
+		out = append(out, t)
+		for _, on := range t.After {
+			if waiting[on]--; waiting[on] == 0 && byID[on] != nil {
+				heap.Push(q, byID[on])
+			}
+		}
+	}
+	return out
+}
+
+// undoable are steps that nothing waited for which is not undone yet.
+type undoable struct {
+	steps []*api.Task
+	less  func(a, b *api.Task) bool
+}
+
+func (q *undoable) Len() int           { return len(q.steps) }
+func (q *undoable) Less(i, j int) bool { return q.less(q.steps[i], q.steps[j]) }
+func (q *undoable) Swap(i, j int)      { q.steps[i], q.steps[j] = q.steps[j], q.steps[i] }
+func (q *undoable) Push(x any)         { q.steps = append(q.steps, x.(*api.Task)) }
+func (q *undoable) Pop() any {
+	t := q.steps[len(q.steps)-1]
+	q.steps = q.steps[:len(q.steps)-1]
+	return t
 }
 
 func renderCheckpoint(s *ledger.Saved) *api.Checkpoint {

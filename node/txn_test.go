@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
 )
 
@@ -147,6 +149,36 @@ func TestPooledExactlyOnce(t *testing.T) {
 	}
 }
 
+// TestApproverIsNotAsked: an agent that approved a task is not given it, and the
+// audit log is not filled with refusals while nobody else can do it.
+func TestApproverIsNotAsked(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	c.register(c.nodes[0], "a1", "deploy:web")
+	id := c.submit(c.nodes[0], action("", "k1").TaskSpec)
+	c.inState(id, "awaiting_approval")
+	if _, err := c.nodes[0].Approve(t.Context(), id, api.Judgement{By: "a1"}); err != nil {
+		t.Fatal(err)
+	}
+	if ls, err := c.nodes[1].Lease(t.Context(), api.LeaseRequest{AgentID: "a1", WaitSeconds: 2}); err != nil || len(ls.Tasks) > 0 {
+		t.Fatalf("%v %+v", err, ls)
+	}
+	if p, err := c.nodes[0].Audit(t.Context(), api.AuditFilter{Shard: -1, Verb: "refused", Limit: 10}); err != nil || len(p.Records) > 0 {
+		t.Errorf("%v, %d refusals", err, len(p.Records))
+	}
+	c.eventually("why", func() error {
+		w, err := c.nodes[0].Why(t.Context(), id)
+		if err == nil && !strings.Contains(strings.Join(w.Details, "\n"), "a1 could, but approved it") {
+			err = fmt.Errorf("%+v", w)
+		}
+		return err
+	})
+	c.register(c.nodes[2], "a2", "deploy:web")
+	if l := c.lease(c.nodes[2], "a2", 20); l.TaskID != id {
+		t.Fatalf("%+v", l)
+	}
+}
+
 // moveLeaders hands every task shard to another node.
 func (c *testCluster) moveLeaders() {
 	c.t.Helper()
@@ -256,10 +288,16 @@ func TestSessionRollback(t *testing.T) {
 	for i := range 4 {
 		a := action("a1", fmt.Sprint("s", i))
 		a.SessionID, a.Verify, a.Rollback = "sess", nil, json.RawMessage(`{"action":"undo"}`)
-		v := c.want(c.declare(c.nodes[i%3], a), api.DecisionGo)
+		a.After = ids[max(0, i-1):i] // of steps of two shards that end in one millisecond this alone is an order
+		var v api.ActionVerdict
+		c.eventually("its turn", func() error { // the step before has ended, and its shard says so
+			if v = c.declare(c.nodes[i%3], a); v.Decision != api.DecisionGo {
+				return fmt.Errorf("decision %s (%v)", v.Decision, v.Error)
+			}
+			return nil
+		})
 		c.settle(c.nodes[0], "a1", api.Lease{TaskID: v.TaskID, Epoch: v.Epoch}, "complete")
 		ids = append(ids, v.TaskID)
-		time.Sleep(2 * time.Millisecond) // of steps that end in one millisecond, in two shards, nobody knows the order
 	}
 	saga, err := c.nodes[1].RollbackSession(t.Context(), "sess", api.SessionRollback{By: "ann", Reason: "wrong"})
 	if err != nil || saga.Role != "saga" || len(saga.Steps) != 4 {
@@ -278,6 +316,45 @@ func TestSessionRollback(t *testing.T) {
 	}
 	if _, err := c.nodes[0].Rollback(t.Context(), c.submit(c.nodes[0], api.TaskSpec{Action: "x", Target: "y"}), "ann", ""); asAPIError(err).Code != "irreversible" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestUndoOrder: what waited for another step is undone before it, though a
+// clock that is behind says that it ended before; others by time, then ID.
+func TestUndoOrder(t *testing.T) {
+	at := func(ms int64) *time.Time { x := time.UnixMilli(ms); return &x }
+	for _, x := range []struct {
+		steps []api.Task
+		want  string
+	}{
+		{[]api.Task{{TaskID: "a", CompletedAt: at(9)}, {TaskID: "b", CompletedAt: at(5), TaskSpec: api.TaskSpec{After: []string{"a"}}}, {TaskID: "c", CompletedAt: at(7), TaskSpec: api.TaskSpec{After: []string{"b"}}}}, "c b a"},
+		{[]api.Task{{TaskID: "a", CompletedAt: at(5)}, {TaskID: "b", CompletedAt: at(5)}, {TaskID: "d", CompletedAt: at(6), TaskSpec: api.TaskSpec{After: []string{"gone"}}}, {TaskID: "c"}}, "c d b a"},
+		{[]api.Task{{TaskID: "a", CompletedAt: at(9)}, {TaskID: "b", CompletedAt: at(1), TaskSpec: api.TaskSpec{After: []string{"a", "x"}}}, {TaskID: "x", CompletedAt: at(8)}, {TaskID: "y", CompletedAt: at(7)}}, "y b a x"},
+		{nil, ""},
+	} {
+		var got []string
+		for _, s := range undoOrder(x.steps) {
+			got = append(got, s.TaskID)
+		}
+		if s := strings.Join(got, " "); s != x.want {
+			t.Errorf("undone %s, want %s", s, x.want)
+		}
+	}
+}
+
+// TestNewestSteps: a session that is longer than a saga is undone from its end,
+// and the saga says that this is not all.
+func TestNewestSteps(t *testing.T) {
+	steps := make([]ledger.TaskID, ledger.MaxSteps+1)
+	for i := range steps {
+		steps[i] = ledger.NewTaskID(1, 1, uint64(i))
+	}
+	if got, part := newestSteps(steps[1:]); len(got) != ledger.MaxSteps || part != "" {
+		t.Errorf("at the limit: %d steps, %q", len(got), part)
+	}
+	got, part := newestSteps(steps)
+	if len(got) != ledger.MaxSteps || got[0] != steps[0] || !strings.Contains(part, "10000 of 10001") {
+		t.Errorf("one over: %d steps, %q", len(got), part)
 	}
 }
 

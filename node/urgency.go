@@ -1,6 +1,9 @@
 package node
 
-import "github.com/quorate/quorate/ledger"
+import (
+	"github.com/quorate/quorate/ledger"
+	"github.com/quorate/quorate/sched"
+)
 
 // A ready task is raised a band whenever the time left to its deadline has
 // halved since it could have been done: at a half of it, a quarter, an eighth.
@@ -22,6 +25,9 @@ func raises(b *ledger.Brief, nowMillis int64) (n uint8) {
 	}
 	return n
 }
+
+// band is where the scheduler queues slot s.
+func (s *slot) band() sched.Band { return sched.Band(uint8(s.brief.Priority) + s.raised) }
 
 // waits says that slot s is in the scheduler's hands, or on the shelf.
 func (s *slot) waits() bool {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func (n *core) whyHere(ctx context.Context, id ledger.TaskID) (api.Why, error) {
 			w.Summary = "waits for its agent to declare it again"
 			break
 		}
-		w.Summary, w.Details = n.whyWaiting(ctx, t.Action+":"+t.Target, id)
+		w.Summary, w.Details = n.whyWaiting(ctx, t.Action+":"+t.Target, id, t.ApprovedBy)
 	case "assigned", "running":
 		n.whyGiven(&w, &t, id)
 	default:
@@ -97,7 +98,7 @@ func (n *core) whyGiven(w *api.Why, t *api.Task, id ledger.TaskID) {
 		}
 	}
 	if c != nil {
-		w.Summary = c.say(t.AgentID)
+		w.Summary = c.say(t.AgentID, n.id.NodeID)
 	} else if !t.SelfLeased && stolen == "" && !here {
 		w.Details = append(w.Details, "it was given before this node led its shard: what it was chosen by is not known any more")
 	}
@@ -111,13 +112,16 @@ func (n *core) whyGiven(w *api.Why, t *api.Task, id ledger.TaskID) {
 }
 
 // whyWaiting explains a ready task that nobody has taken.
-func (n *core) whyWaiting(ctx context.Context, capability string, id ledger.TaskID) (string, []string) {
+func (n *core) whyWaiting(ctx context.Context, capability string, id ledger.TaskID, approvers []api.Consent) (string, []string) {
+	approved := func(a *ledger.Agent) bool {
+		return slices.ContainsFunc(approvers, func(c api.Consent) bool { return c.By == a.ID })
+	}
 	var could []ledger.Agent
 	well := 0
 	n.control.view(func(c *ledger.Control) {
 		for _, a := range c.Agents() {
 			if able(a.Capabilities, capability) {
-				if could = append(could, a); a.State == ledger.AgentHealthy {
+				if could = append(could, a); a.State == ledger.AgentHealthy && !approved(&a) {
 					well++
 				}
 			}
@@ -128,6 +132,8 @@ func (n *core) whyWaiting(ctx context.Context, capability string, id ledger.Task
 	for i := range could {
 		switch a := &could[i]; {
 		case len(details) == maxWhyDetails:
+		case approved(a):
+			details = append(details, fmt.Sprintf("%s could, but approved it: who approves a task does not perform it", a.ID))
 		case a.State != ledger.AgentHealthy:
 			details = append(details, fmt.Sprintf("%s could, but is %s: %s", a.ID, a.State, a.Reason))
 		default:
@@ -149,7 +155,7 @@ func (n *core) whyWaiting(ctx context.Context, capability string, id ledger.Task
 	}
 	var q queueAhead
 	if d := n.desk(id.Shard()); d != nil {
-		q = d.ahead(id)
+		q = d.ahead(id, n.nowMillis())
 	}
 	if q.otherFleets > 0 {
 		details = append(details, fmt.Sprintf("other fleets have %d tasks of it ready in this shard: workers divide themselves among the fleets by weight, whatever the priorities", q.otherFleets))
@@ -282,36 +288,73 @@ type queueAhead struct {
 	shelvedTill int64 // it is offered again then; 0: it is queued
 }
 
+// key is what the scheduler compares the heads of its queues by: a band is worth
+// so much waiting, and a deadline that is near raises a task by bands.
+func (s *slot) key(nowMillis int64) int64 {
+	return min(s.brief.ReadyMillis, nowMillis) - int64(s.band())*sched.DefaultAgingMillis
+}
+
 // ahead counts the ready tasks of the shard that nobody holds: of id's class and
-// fleet those that come before it, being of a higher band, or as high and ready
-// before; and those of its class and other fleets.
-func (d *desk) ahead(id ledger.TaskID) (q queueAhead) {
-	var of ledger.Brief
+// fleet those that the scheduler takes before it at nowMillis, and those of its
+// class and other fleets.
+//
+// There is a queue for each band, in the order in which tasks came into it, and
+// the queue whose head has the smallest key is taken from. So id is reached when
+// the heads of all others have a larger key than anything from the head of its
+// own queue to itself: what stands before the first such one in its queue comes
+// before id. (The void handles of raised tasks are not known here. While they
+// stand in a queue they hold it up like tasks, so the count is a little off.)
+func (d *desk) ahead(id ledger.TaskID, nowMillis int64) (q queueAhead) {
+	d.mu.Lock()
+	i, ok := d.mu.byID[id]
+	if !ok {
+		d.mu.Unlock()
+		return q
+	}
+	mine := *d.mu.slots[i]
+	d.mu.Unlock()
+	q.leasing = mine.leasing
+	if mine.shelved {
+		q.shelvedTill = mine.nextTry
+	}
+	largest := mine.key(nowMillis)
+	d.rivals(&mine, func(s *slot) {
+		if s.brief.Fleet != mine.brief.Fleet {
+			q.otherFleets++
+		} else if s.band() == mine.band() && s.queued < mine.queued {
+			largest = max(largest, s.key(nowMillis))
+		}
+	})
+	var stops [4]uint64 // by band: the place of the first that does not come before id; 0: none
+	stops[mine.band()] = mine.queued
+	d.rivals(&mine, func(s *slot) {
+		b, key := s.band(), s.key(nowMillis)
+		if s.brief.Fleet == mine.brief.Fleet && b != mine.band() && (key > largest || key == largest && b < mine.band()) && (stops[b] == 0 || s.queued < stops[b]) {
+			stops[b] = s.queued
+		}
+	})
+	d.rivals(&mine, func(s *slot) {
+		if stop := stops[s.band()]; s.brief.Fleet == mine.brief.Fleet && (stop == 0 || s.queued < stop) {
+			q.count++
+		}
+	})
+	return q
+}
+
+// rivals calls fn, with the lock held, for the other queued tasks of the class.
+func (d *desk) rivals(of *slot, fn func(*slot)) {
 	for from := 0; ; from += aheadRun {
 		d.mu.Lock()
-		if i, ok := d.mu.byID[id]; ok {
-			s := d.mu.slots[i]
-			of, q.leasing = s.brief, s.leasing
-			if q.shelvedTill = 0; s.shelved {
-				q.shelvedTill = s.nextTry
-			}
-		}
 		to := min(from+aheadRun, len(d.mu.slots))
 		for _, s := range d.mu.slots[min(from, to):to] {
-			b := &s.brief
-			if b.State != ledger.StateReady || s.lease.agent != "" || b.Capability != of.Capability || b.Self || b.ID == id || b.ID.IsZero() {
-				continue
-			}
-			if b.Fleet != of.Fleet {
-				q.otherFleets++
-			} else if b.Priority > of.Priority || b.Priority == of.Priority && b.ReadyMillis <= of.ReadyMillis && string(b.ID[:]) < string(of.ID[:]) {
-				q.count++
+			if s.waits() && !s.shelved && s.brief.Capability == of.brief.Capability && s.brief.ID != of.brief.ID && !s.brief.ID.IsZero() {
+				fn(s)
 			}
 		}
 		done := to == len(d.mu.slots)
 		d.mu.Unlock()
 		if done {
-			return q
+			return
 		}
 	}
 }

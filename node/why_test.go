@@ -1,12 +1,14 @@
 package node
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/quorate/quorate/ledger"
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/sched"
 )
 
 // Why, asked of any node, tells what the holder was chosen by, and what a
@@ -150,8 +152,82 @@ func TestAhead(t *testing.T) {
 		}
 		d.applied([]ledger.Event{{Brief: b}})
 	}
-	if n := d.ahead(ledger.NewTaskID(1, 1018, 18)).count; n != 9 {
+	if n := d.ahead(ledger.NewTaskID(1, 1018, 18), 2000).count; n != 9 {
 		t.Errorf("behind %d of its class, want 9", n)
+	}
+}
+
+// A low task whose deadline is near is before the normal ones that came earlier,
+// and they are behind it.
+func TestAheadRaised(t *testing.T) {
+	now := int64(1_000_000)
+	d := newDesk(1, func([]ready) {})
+	d.now = func() int64 { return now }
+	d.lead(1, func(func(ledger.Brief) bool) {})
+	d.open(1, nil, now)
+	id := func(i int) ledger.TaskID { return ledger.NewTaskID(1, 1_000_000, uint64(i)) }
+	for i := range 6 {
+		b := ledger.Brief{ID: id(i), Fleet: "f", Capability: "a:x", State: ledger.StateReady, Priority: ledger.PriorityNormal, CreatedMillis: now, ReadyMillis: now}
+		if i == 5 {
+			b.Priority, b.DeadlineMillis = ledger.PriorityLow, now+8000
+		}
+		d.applied([]ledger.Event{{Brief: b}})
+	}
+	for _, x := range []struct {
+		after        int64
+		raised, last int // behind so many: the low one, the last normal one
+	}{{0, 5, 4}, {4000 + wheelTickMillis, 5, 4}, {6000 + wheelTickMillis, 0, 5}, {7000 + wheelTickMillis, 0, 5}} {
+		now = 1_000_000 + x.after
+		d.due(now)
+		if low, last := d.ahead(id(5), now).count, d.ahead(id(4), now).count; low != x.raised || last != x.last {
+			t.Errorf("after %d ms: behind %d and %d, want %d and %d", x.after, low, last, x.raised, x.last)
+		}
+	}
+}
+
+// What why counts is what the scheduler does: of tasks of all priorities, some
+// long ready, each is taken after as many as it was said to be behind.
+func TestAheadAsTaken(t *testing.T) {
+	for seed := range uint64(30) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		now := int64(1_000_000)
+		var d *desk
+		s := sched.New(sched.Config{NowMillis: func() int64 { return now }})
+		d = newDesk(1, func(list []ready) {
+			for _, r := range list {
+				c, err := s.ClassOf(r.fleet, r.capability)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Push(r.handle, c, r.band, r.millis)
+			}
+		})
+		d.now = func() int64 { return now }
+		d.lead(1, func(func(ledger.Brief) bool) {})
+		d.open(1, nil, now)
+		const tasks = 40
+		for i := range tasks {
+			b := ledger.Brief{ID: ledger.NewTaskID(1, now, uint64(i)), Fleet: "f", Capability: "a:x", State: ledger.StateReady,
+				Priority: ledger.Priority(rnd.IntN(4)), CreatedMillis: now, ReadyMillis: now - rnd.Int64N(2)*rnd.Int64N(30_000)}
+			d.applied([]ledger.Event{{Brief: b}})
+			now += rnd.Int64N(2000)
+		}
+		want := map[ledger.TaskID]int{}
+		for id := range d.mu.byID {
+			want[id] = d.ahead(id, now).count
+		}
+		buf := make([]sched.Handle, 1)
+		taken := 0
+		for s.TakeFor([]string{"a:x"}, buf) == 1 {
+			i, ok := d.slotOf(buf[0])
+			if id := d.mu.slots[i].brief.ID; !ok || want[id] != taken {
+				t.Errorf("seed %d: %s taken after %d, was said to be behind %d", seed, id, taken, want[id])
+			}
+			taken++
+		}
+		if taken != tasks {
+			t.Errorf("seed %d: %d of %d taken", seed, taken, tasks)
+		}
 	}
 }
 
@@ -176,9 +252,17 @@ func TestRatings(t *testing.T) {
 			{id: "c", caps: caps, well: true, t: tally{completed: 50}}, {id: "d", well: true}, {id: "e", caps: caps}}
 	}}
 	r.refresh()
-	got := r.choose("x:y", "a").say("a")
-	if want := "given to a: success .90, load .00, trust .50; c ranked higher and was not asking; b lost on success; d lacks x:y"; got != want {
+	got := r.choose("x:y", "a").say("a", "n1")
+	if want := "given to a: success .90, load .00, trust .50; c ranked higher and did not wait at n1, which gave it; b lost on success; d lacks x:y"; got != want {
 		t.Errorf("%s", got)
+	}
+	two := []ledger.CapabilitySpec{{Action: "x", Target: "y", ConfidenceMillis: 900}, {Action: "z", Target: "y", ConfidenceMillis: 100}}
+	r = &rater{weights: rankWeights{1, .3, .3}, now: func() int64 { return 1 }, view: func() []ratedAgent { return []ratedAgent{{id: "two", caps: two, well: true}} }}
+	r.refresh()
+	rate := func(x float64) *float64 { return &x }
+	shown := declared([]api.Capability{{Confidence: rate(.9)}, {Confidence: rate(.1)}})
+	if told := r.choose("x:y", "two").success; told != priorOf(two) || told != shown || told != .5 || priorOf(nil) != declared(nil) {
+		t.Errorf("told of a prior of %g, shown %g, ranked by %g", told, shown, priorOf(two))
 	}
 	if r.choose("x:y", "nobody") != nil {
 		t.Error("a choice of an agent that is not registered")

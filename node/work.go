@@ -203,8 +203,11 @@ func (w *work) Return(list []api.Held) {
 	w.n.handBack(back)
 }
 
+// Told rings when there may be Events.
+func (w *work) Told() <-chan struct{} { return w.session.bell }
+
 // Events are what the node tells of held tasks.
-func (w *work) Events() <-chan api.SessionEvent { return w.session.events }
+func (w *work) Events(limit int) ([]api.SessionEvent, error) { return w.session.told(limit) }
 
 // Over is closed when the session must end, for the reason Why gives.
 func (w *work) Over() <-chan struct{} { return w.session.fenced }

@@ -33,6 +33,8 @@ type toyMachine struct {
 		dirty   map[string]bool
 		frozen  map[string]bool
 		applied uint64
+		changed uint64 // digest of commands since the last Changed or Restore
+		garble  bool   // a planted fault: Changed is wrong, and nothing else
 	}
 }
 
@@ -44,7 +46,7 @@ func (m *toyMachine) Restore(r Reader, meta []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.state, m.mu.dirty, m.mu.frozen = map[string]string{}, map[string]bool{}, nil
-	m.mu.applied = 0
+	m.mu.applied, m.mu.changed = 0, 0
 	if meta != nil {
 		m.mu.applied = binary.BigEndian.Uint64(meta)
 	}
@@ -70,6 +72,9 @@ func (m *toyMachine) Apply(e Entry) [][]byte {
 		out[i] = fmt.Appendf(nil, "%d:%s", e.Index, m.mu.state[string(k)])
 		m.mu.state[string(k)] = string(v)
 		m.mu.dirty[string(k)] = true
+		h := fnv.New64a()
+		h.Write(c)
+		m.mu.changed = m.mu.changed*31 + h.Sum64()
 		m.journal.Append(fmt.Appendf(nil, "%d/%d %s", e.Index, i, c))
 	}
 	return out

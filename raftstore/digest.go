@@ -22,8 +22,12 @@ const (
 )
 
 // Summary is implemented by machines whose state can be hashed in next to no time: equal on all replicas at equal
-// applied index. Without it only the journal is compared.
-type Summary interface{ Summary() uint64 }
+// applied index. Changed is of what commands changed since it was last called, or since Restore: equal on all that
+// asked and were restored at equal indexes. Without it only the journal is compared.
+type Summary interface {
+	Summary() uint64
+	Changed() uint64
+}
 
 // ErrDiverged: this replica's state is not the majority's. The store stops, and does not open again.
 var ErrDiverged = errors.New("diverged")
@@ -36,11 +40,12 @@ type digests struct {
 	of       map[uint64]*[digestsKept]digestPoint
 	agreed   uint64            // last index at which a majority, this replica among it, had the same
 	differ   map[uint64]uint64 // replica → index at which it had another digest than this one
+	since    uint64            // index of the state that the machine's next Changed is counted from
 	compared uint64            // digests of others that were equal to the own one
 }
 
-func newDigests(self uint64) *digests {
-	return &digests{self: self, of: map[uint64]*[digestsKept]digestPoint{}, differ: map[uint64]uint64{}}
+func newDigests(self, restored uint64) *digests {
+	return &digests{self: self, since: restored, of: map[uint64]*[digestsKept]digestPoint{}, differ: map[uint64]uint64{}}
 }
 
 // note takes down what a replica said.
@@ -98,13 +103,13 @@ func (d *digests) judge(index uint64, voters []uint64) (wrong bool, differ []uin
 
 // A digest travels between peers as a message that no raft message can be: protobuf has no field 0.
 //
-//	0 u8, kind u8 (1), index u64, digest u64; little-endian
+//	0 u8, kind u8 (3), index u64, digest u64; little-endian
 //
 // The kind also says how the digest was made: whoever changes what a Summary or the journal holds raises it, so that
 // processes of two versions compare nothing instead of taking each other for diverged.
 const (
 	noteByte     = 0
-	noteDigest   = 1
+	noteDigest   = 3 // 1: without Changed
 	digestLength = 2 + 8 + 8
 )
 
@@ -148,6 +153,11 @@ func (s *shard) digested(index uint64) error {
 	sum := uint64(crc) | uint64(size)<<32
 	if m, ok := s.machine.(Summary); ok {
 		sum = sum*0x9e3779b97f4a7c15 ^ m.Summary()
+		sum = sum*0x9e3779b97f4a7c15 ^ m.Changed()
+		whole := s.digests.since+digestEvery == index
+		if s.digests.since = index; !whole {
+			return nil // restored in between: others have the changes before that too
+		}
 	}
 	p := digestPoint{index, sum}
 	s.digests.note(s.env.cfg.RaftID, p)

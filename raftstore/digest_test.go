@@ -14,8 +14,19 @@ import (
 // Summary makes the toy's state part of its digests.
 func (m *toyMachine) Summary() uint64 { return m.Digest() }
 
+func (m *toyMachine) Changed() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.mu.changed
+	m.mu.changed = 0
+	if m.mu.garble {
+		h++
+	}
+	return h
+}
+
 func TestDigestJudge(t *testing.T) {
-	d := newDigests(1)
+	d := newDigests(1, 0)
 	voters := []uint64{1, 2, 3}
 	say := func(id, index, digest uint64) { d.note(id, digestPoint{index * digestEvery, digest}) }
 	check := func(what string, index uint64, wrong bool, differ ...uint64) {
@@ -57,7 +68,7 @@ func TestDigestJudge(t *testing.T) {
 		t.Error("an old digest replaced a new one")
 	}
 	// A learner is judged by the voters too.
-	learner := newDigests(4)
+	learner := newDigests(4, 0)
 	for id, digest := range map[uint64]uint64{2: 1, 3: 1, 4: 2} {
 		learner.note(id, digestPoint{digestEvery, digest})
 	}
@@ -82,15 +93,20 @@ func TestDigestNotes(t *testing.T) {
 	}
 }
 
-// TestDivergence plants a wrong bit in one replica's state: that one stops, for good and with evidence, and the others
-// go on and know.
+// TestDivergence plants a wrong bit in one replica's state, and in what its commands change: that one stops, for good
+// and with evidence, and the others go on and know.
 func TestDivergence(t *testing.T) {
+	t.Run("state", func(t *testing.T) { testDivergence(t, func(m *toyMachine) { m.mu.state["a"] = "2" }) })
+	t.Run("changes", func(t *testing.T) { testDivergence(t, func(m *toyMachine) { m.mu.garble = true }) })
+}
+
+func testDivergence(t *testing.T, plant func(*toyMachine)) {
 	w := newCluster(t, 3, 1, nil)
 	w.must(0, "a=1")
 	bad := w.leader(0) // whoever leads is not right for that
 	m := bad.toy(0)
 	m.mu.Lock()
-	m.mu.state["a"] = "2"
+	plant(m)
 	m.mu.Unlock()
 	var reason error
 	for i := 0; reason == nil; i++ {

@@ -305,43 +305,49 @@ func TestDamagedJournal(t *testing.T) {
 // TestFsyncFailure: after a failed fsync nothing is acknowledged, and the store stops with a reason.
 func TestFsyncFailure(t *testing.T) {
 	for _, where := range []string{"/data/log", "/data/state", "/data/staging", "/data/journal", "/data/marks"} {
-		t.Run(where[6:], func(t *testing.T) {
-			var broken atomic.Bool
-			l := newLone(t, func(c *Config) {
-				c.FS = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-					if broken.Load() && strings.HasPrefix(op.Path, where) &&
-						(op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
-						return errors.New("no fsync today")
-					}
-					return nil
-				}))
-			})
-			l.put(t, 5, 10)
-			broken.Store(true)
-			s := l.store.Load()
-			var err error
-			eventually(t, "the store stops", func() bool {
-				r := l.propose(0, "a=1")
-				if where == "/data/log" && r.Err == nil {
-					t.Fatal("acknowledged without fsync")
+		testFsyncFailure(t, where, "")
+	}
+	testFsyncFailure(t, "/data/log", ".sst") // Pebble's own tables, which it would write anew
+}
+
+func testFsyncFailure(t *testing.T, where, suffix string) {
+	t.Run(where[6:]+suffix, func(t *testing.T) {
+		var broken atomic.Bool
+		l := newLone(t, func(c *Config) {
+			c.MemTableBytes = 256 << 10 // so that it is flushed soon
+			c.FS = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if broken.Load() && strings.HasPrefix(op.Path, where) && strings.HasSuffix(op.Path, suffix) &&
+					(op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+					return errors.New("no fsync today")
 				}
-				select {
-				case err = <-l.fatal:
-					return true
-				default:
-					return false
-				}
-			})
-			if !strings.Contains(err.Error(), "no fsync today") {
-				t.Fatalf("reason: %v", err)
+				return nil
+			}))
+		})
+		l.put(t, 5, 10)
+		broken.Store(true)
+		s := l.store.Load()
+		var err error
+		eventually(t, "the store stops", func() bool {
+			r := l.propose(0, "a="+strings.Repeat("1", 8<<10))
+			if where == "/data/log" && suffix == "" && r.Err == nil {
+				t.Fatal("acknowledged without fsync")
 			}
-			eventually(t, "refusals", func() bool { return errors.Is(l.propose(0, "b=2").Err, ErrStopped) })
-			l.store.Store(nil)
-			if err := s.Close(); err == nil {
-				t.Error("closed without an error")
+			select {
+			case err = <-l.fatal:
+				return true
+			default:
+				return false
 			}
 		})
-	}
+		if !strings.Contains(err.Error(), "no fsync today") {
+			t.Fatalf("reason: %v", err)
+		}
+		eventually(t, "refusals", func() bool { return errors.Is(l.propose(0, "b=2").Err, ErrStopped) })
+		l.store.Store(nil)
+		if err := s.Close(); err == nil {
+			t.Error("closed without an error")
+		}
+	})
 }
 
 // anywhere proposes on one node after the other until one acknowledges.

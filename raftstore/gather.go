@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 
@@ -13,23 +14,29 @@ const gatherBytes = 128 << 10
 
 var gatherBuffers = sync.Pool{New: func() any { return new([gatherBytes]byte) }}
 
-// gatherFS gathers what is written to tables.
-type gatherFS struct{ vfs.FS }
+// gatherFS gathers what is written to tables. Pebble would write a table anew whose fsync failed, and say no more than
+// that; but a disk that lost one write may have lost others, so unsynced is told, and the store stops.
+type gatherFS struct {
+	vfs.FS
+	unsynced func(error)
+}
 
 // Create implements vfs.FS.
-func (fs gatherFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+func (fs *gatherFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, category)
 	if err != nil || !strings.HasSuffix(name, ".sst") {
 		return f, err
 	}
-	return gatherInto(f), nil
+	g := gatherInto(f)
+	g.unsynced = func(err error) { fs.unsynced(fmt.Errorf("fsync of %s: %w", name, err)) }
+	return g, nil
 }
 
 // Unwrap implements vfs.FS.
-func (fs gatherFS) Unwrap() vfs.FS { return fs.FS }
+func (fs *gatherFS) Unwrap() vfs.FS { return fs.FS }
 
 // gatherInto takes a new file.
-func gatherInto(f vfs.File) vfs.File {
+func gatherInto(f vfs.File) *gatherFile {
 	return &gatherFile{File: f, buf: gatherBuffers.Get().(*[gatherBytes]byte)}
 }
 
@@ -40,6 +47,8 @@ type gatherFile struct {
 	n       int                // of buf, not written yet
 	written int64
 	err     error // the first failed write: there is a hole since, so a sync must fail too
+
+	unsynced func(error) // nil: whoever made it looks itself
 }
 
 // Write implements vfs.File. An error may be one of an earlier write.
@@ -73,7 +82,15 @@ func (f *gatherFile) Sync() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	return f.File.Sync()
+	return f.tell(f.File.Sync())
+}
+
+// tell passes on what became of a sync.
+func (f *gatherFile) tell(err error) error {
+	if err != nil && f.unsynced != nil {
+		f.unsynced(err)
+	}
+	return err
 }
 
 // SyncData implements vfs.File.
@@ -81,7 +98,7 @@ func (f *gatherFile) SyncData() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	return f.File.SyncData()
+	return f.tell(f.File.SyncData())
 }
 
 // SyncTo implements vfs.File. It promises nothing, so what is still gathered may stay.
@@ -90,7 +107,7 @@ func (f *gatherFile) SyncTo(length int64) (bool, error) {
 		return false, f.err
 	}
 	full, err := f.File.SyncTo(min(length, f.written))
-	return full && f.n == 0, err
+	return full && f.n == 0, f.tell(err)
 }
 
 // Stat implements vfs.File.

@@ -103,7 +103,7 @@ func TestGatheredWriteFails(t *testing.T) {
 
 // TestTablesAreGathered: those of both databases and the state's own, and nothing else.
 func TestTablesAreGathered(t *testing.T) {
-	fs := gatherFS{vfs.NewMem()}
+	fs := &gatherFS{FS: vfs.NewMem()}
 	for name, want := range map[string]bool{"000012.sst": true, "000012.log": false, "MANIFEST-000001": false, "marks": false} {
 		f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
 		if err != nil {

@@ -42,6 +42,7 @@ func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, tune func(*peb
 		MaxOpenFiles:                512,
 		Logger:                      logger,
 		EventListener: &pebble.EventListener{
+			// A disk that is full, or a table that can't be read; what fsync refused ends the store: gatherFS.
 			BackgroundError: func(err error) { logger.Errorf("background work failed, it will be retried: %v", err) },
 			// The reader that met it gets the error too; nothing read from this store can be trusted any more.
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
@@ -50,12 +51,16 @@ func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, tune func(*peb
 			DiskSlow: func(info pebble.DiskSlowInfo) { log.Warn("raftstore: slow disk", "db", name, "what", info.String()) },
 		},
 	}
+	// One compaction runs at a time, and the next begins when it ends: the default scheduler's look every 100 ms has
+	// nothing to find, and wakes an idle node 20 times a second.
+	opts.CompactionConcurrencyRange = func() (lower, upper int) { return 1, 1 }
+	opts.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	// The zstd of the stronger settings is slow without cgo.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	if opts.FS == nil {
 		opts.WithFSDefaults() // the health checks
 	}
-	opts.FS = gatherFS{opts.FS}
+	opts.FS = &gatherFS{opts.FS, fatal}
 	tune(opts)
 	db, err := pebble.Open(dir, opts)
 	if err != nil {

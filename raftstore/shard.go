@@ -77,7 +77,7 @@ func newShard(env *shardEnv, id uint32, l *shardLog, j *journal, m Machine) (*sh
 	s := &shard{
 		env: env, id: id, log: l, journal: j, machine: m, reader: stateReader{env.state, id},
 		mail:    newMailbox(env.cfg.MailboxCommands, env.cfg.MailboxBytes, env.engine(id).signal),
-		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID), held: announcements{}, beats: heartbeats{held: map[uint64]*pb.Message{}, answers: map[uint64]*pb.Message{}},
+		streams: map[uint64]uint64{}, done: make(chan struct{}), digests: newDigests(env.cfg.RaftID, l.checkpoint.index), held: announcements{}, beats: heartbeats{held: map[uint64]*pb.Message{}, answers: map[uint64]*pb.Message{}},
 	}
 	cfg := env.cfg
 	var err error

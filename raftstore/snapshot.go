@@ -388,6 +388,7 @@ func (s *shard) install(sn *pb.Snapshot, hs *pb.HardState) error {
 	if err := s.machine.Restore(s.reader, c.machine); err != nil {
 		return err
 	}
+	s.digests.since = c.index
 	g.answer(struct{}{}, nil)
 	return nil
 }

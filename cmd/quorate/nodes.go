@@ -13,9 +13,9 @@ import (
 type nodeCmd struct {
 	List    nodeListCmd    `cmd:"" help:"List the nodes."`
 	Add     nodeAddCmd     `cmd:"" help:"Admit a new node; start it with --join afterwards."`
-	Promote nodePromoteCmd `cmd:"" help:"Make a joining node a full member now, or end a drain."`
+	Promote nodePromoteCmd `cmd:"" help:"Make a joining node a full member now, or take back a drain, or a removal that is not through."`
 	Drain   nodeDrainCmd   `cmd:"" help:"Move a node's replicas and leaders to others."`
-	Remove  nodeRemoveCmd  `cmd:"" help:"Have a node leave for good, dead or alive."`
+	Remove  nodeRemoveCmd  `cmd:"" help:"Have a node leave for good, dead or alive; several dead ones may leave together."`
 }
 
 type nodeListCmd struct {

@@ -49,3 +49,8 @@ type JoinMember struct {
 type JoinAnswer struct {
 	Members []JoinMember `json:"members"`
 }
+
+// NodesHeader, in a request of any kind, asks the node that answers for the API
+// addresses of the cluster's nodes, separated by commas, in its answer's header
+// of the same name. A gateway passes on what a member says.
+const NodesHeader = "X-Quorate-Nodes"

@@ -32,6 +32,8 @@ type HeldClaim struct {
 
 // Limits of a working session.
 const (
+	// MaxProgressBytes bounds one report of progress.
+	MaxProgressBytes = 4 << 10
 	// MaxCredit bounds the tasks an agent may ask for and not yet have, and
 	// MaxHeld those it may say it holds when it connects: a task held costs its
 	// node about 150 bytes.

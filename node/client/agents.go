@@ -62,22 +62,22 @@ func (c *Client) Session(ctx context.Context, id string, held []api.Held, on fun
 	defer cancel(nil)
 	silent := time.AfterFunc(sessionSilence, func() { cancel(errSilent) })
 	defer silent.Stop()
-	at := c.next.Load()
-	err = c.session(ctx, c.url(at), id, body, func(ev api.SessionEvent) {
+	at := c.book.here()
+	err = c.session(ctx, at, id, body, func(ev api.SessionEvent) {
 		silent.Reset(sessionSilence)
 		on(ev)
 	})
-	if !errors.As(err, new(*api.Error)) || repeatable(err) {
-		c.next.CompareAndSwap(at, at+1)
+	if errors.Is(context.Cause(ctx), errSilent) {
+		err = errSilent
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
-		return errSilent
+	if repeatable(err) && (err == errSilent || ctx.Err() == nil) {
+		return c.book.pass(at, err)
 	}
 	return err
 }
 
-func (c *Client) session(ctx context.Context, base, id string, body []byte, on func(api.SessionEvent)) error {
-	resp, err := c.send(ctx, base, "POST", "/v1/agents/"+url.PathEscape(id)+"/session", body)
+func (c *Client) session(ctx context.Context, at *place, id string, body []byte, on func(api.SessionEvent)) error {
+	resp, err := c.send(ctx, at, "POST", "/v1/agents/"+url.PathEscape(id)+"/session", body)
 	if err != nil {
 		return err
 	}
@@ -193,19 +193,21 @@ func (c *Client) Backup(ctx context.Context, shard uint32) (io.ReadCloser, error
 // open begins a stream at the first node that offers it.
 func (c *Client) open(ctx context.Context, path string) (*http.Response, error) {
 	var last error
-	for range c.urls {
-		at := c.next.Load()
-		resp, err := c.send(ctx, c.url(at), "GET", path, nil)
+	for range c.book.places() {
+		at := c.book.here()
+		resp, err := c.send(ctx, at, "GET", path, nil)
 		if err == nil && resp.StatusCode == http.StatusOK {
 			return resp, nil
 		}
 		if err == nil {
 			err = read(resp, nil)
 		}
-		if last = better(last, err); !repeatable(err) {
+		if ctx.Err() == nil && repeatable(err) {
+			err = c.book.pass(at, err)
+		}
+		if last = better(last, err); !repeatable(err) || ctx.Err() != nil {
 			break
 		}
-		c.next.CompareAndSwap(at, at+1)
 	}
 	return nil, ended(ctx, last)
 }
@@ -240,8 +242,8 @@ func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 func (c *Client) Events(ctx context.Context, after string, fn func(api.Event) error) error {
 	pause := rounds{patience: c.patience}
 	for {
-		at := c.next.Load()
-		last, err := c.events(ctx, c.url(at), after, fn)
+		at := c.book.here()
+		last, err := c.events(ctx, at, after, fn)
 		var stop stopped
 		switch {
 		case errors.As(err, &stop):
@@ -254,7 +256,9 @@ func (c *Client) Events(ctx context.Context, after string, fn func(api.Event) er
 		if last != after {
 			after, pause = last, rounds{patience: c.patience}
 		}
-		c.next.CompareAndSwap(at, at+1)
+		if err = c.book.pass(at, err); !repeatable(err) {
+			return err
+		}
 		if !pause.again(ctx, err) {
 			return ended(ctx, err)
 		}
@@ -265,7 +269,7 @@ func (c *Client) Events(ctx context.Context, after string, fn func(api.Event) er
 type stopped struct{ error }
 
 // events reads one node's stream; it returns the ID to go on from.
-func (c *Client) events(ctx context.Context, base, after string, fn func(api.Event) error) (string, error) {
+func (c *Client) events(ctx context.Context, at *place, after string, fn func(api.Event) error) (string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(eventSilence, func() { cancel(errSilent) })
@@ -274,7 +278,7 @@ func (c *Client) events(ctx context.Context, base, after string, fn func(api.Eve
 	if after == "start" {
 		path += "?from=start"
 	}
-	req, err := http.NewRequestWithContext(ctx, "GET", base+path, nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", at.url+path, nil)
 	if err != nil {
 		return after, stopped{err}
 	}
@@ -282,7 +286,7 @@ func (c *Client) events(ctx context.Context, base, after string, fn func(api.Eve
 	if after != "" && after != "start" {
 		req.Header.Set("Last-Event-ID", after)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.do(at, req)
 	if err != nil {
 		return after, err
 	}

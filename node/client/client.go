@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/quorate/quorate/node/api"
@@ -20,19 +20,31 @@ import (
 
 // Client speaks to a cluster. It is safe for concurrent use.
 type Client struct {
-	urls     []string
+	book     *book
 	http     *http.Client
+	tls      *tls.Config
 	actor    string
 	token    string
 	patience time.Duration
-	next     atomic.Uint32 // counts on from the node that answered last
 }
 
 // Config of a Client. Zero fields take the default.
 type Config struct {
-	URLs  []string // of nodes, tried in order; default http://127.0.0.1:7700
-	Token string   // bearer token; default none
-	Actor string   // who acts, for the ledger; default the remote address
+	// URLs of nodes, tried in order; default http://127.0.0.1:7700. They tell the
+	// addresses of the cluster's other nodes with their answers: when one is lost,
+	// all that the client does goes on at another. What was given stays in use,
+	// told or not; what is told but not reached is left out for a while.
+	URLs []string
+	// OnlyURLs has the client learn no nodes: for a proxy that is not to be gone
+	// around.
+	OnlyURLs bool
+	// TLS is for https:// URLs: the CAs, a client's certificate, a ServerName.
+	// Default the system's CAs. With it a URL without a scheme is https://. Nodes
+	// that are learnt are spoken to as the one that told them is; without a
+	// ServerName their certificates are for the addresses they listen on.
+	TLS   *tls.Config
+	Token string // bearer token; default none
+	Actor string // who acts, for the ledger; default the remote address
 	// MaxConns bounds the idle connections kept to each node; default 256.
 	MaxConns int
 	// Patience is how long a call is repeated, counted from its first failure;
@@ -49,30 +61,38 @@ func New(cfg Config) (*Client, error) {
 		cfg.MaxConns = 256
 	}
 	c := &Client{actor: cfg.Actor, token: cfg.Token, patience: cfg.Patience}
+	scheme := "http://"
+	if cfg.TLS != nil {
+		c.tls, scheme = cfg.TLS.Clone(), "https://"
+		c.tls.NextProtos = nil // a transport says itself which it speaks
+	}
+	var urls []string
 	for _, u := range cfg.URLs {
 		if !strings.Contains(u, "://") {
-			u = "http://" + u
+			u = scheme + u
 		}
 		p, err := url.Parse(u)
 		if err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https" {
-			return nil, fmt.Errorf("client: %q is not a node's address: want http://host:port", u)
+			return nil, fmt.Errorf("client: %q is not a node's address: want http://host:port or https://host:port", u)
 		}
-		c.urls = append(c.urls, strings.TrimSuffix(u, "/"))
+		urls = append(urls, strings.TrimSuffix(u, "/"))
 	}
+	c.book = newBook(urls, cfg.OnlyURLs)
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: cfg.MaxConns, IdleConnTimeout: time.Minute, DisableCompression: true,
+		TLSClientConfig: c.tls.Clone(), TLSHandshakeTimeout: shakeWithin,
 	}}
 	return c, nil
 }
+
+// shakeWithin bounds a TLS handshake, as a dial is bounded.
+const shakeWithin = 5 * time.Second
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// url is the node that a count stands for.
-func (c *Client) url(at uint32) string { return c.urls[int(at)%len(c.urls)] }
 
 func encode(in any) ([]byte, error) {
 	if in == nil {
@@ -86,35 +106,39 @@ func encode(in any) ([]byte, error) {
 }
 
 // attempt asks one node once.
-func (c *Client) attempt(ctx context.Context, within time.Duration, base, method, path string, body []byte, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("client: %s did not answer within %v", base, within))
+func (c *Client) attempt(ctx context.Context, within time.Duration, at *place, method, path string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("client: %s did not answer within %v", at.url, within))
 	defer cancel()
-	resp, err := c.send(ctx, base, method, path, body)
+	resp, err := c.send(ctx, at, method, path, body)
 	if err != nil {
 		return err
 	}
 	return read(resp, out)
 }
 
-func (c *Client) send(ctx context.Context, base, method, path string, body []byte) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, at *place, method, path string, body []byte) (*http.Response, error) {
 	var r io.Reader
 	if body != nil {
 		r = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, base+path, r)
+	req, err := http.NewRequestWithContext(ctx, method, at.url+path, r)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.actor != "" {
-		req.Header.Set("X-Quorate-Actor", c.actor)
+	c.head(req.Header)
+	return c.do(at, req)
+}
+
+// do sends a request to a node, and notes what it says of the others.
+func (c *Client) do(at *place, req *http.Request) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if err == nil {
+		c.book.answered(at, resp.Header)
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	return c.http.Do(req)
+	return resp, err
 }
 
 // read takes an answer apart and closes it.

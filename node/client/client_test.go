@@ -2,11 +2,14 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,7 +20,14 @@ import (
 	"github.com/quorate/quorate/node/api"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if typescript.dir != "" {
+			_ = os.RemoveAll(typescript.dir)
+		}
+		os.Exit(code)
+	}))
+}
 
 // node is a server that answers with fn, given how many requests came before.
 func node(t *testing.T, fn func(n int, w http.ResponseWriter, r *http.Request)) (string, *atomic.Int32) {
@@ -30,7 +40,12 @@ func node(t *testing.T, fn func(n int, w http.ResponseWriter, r *http.Request)) 
 
 func dial(t *testing.T, patience time.Duration, urls ...string) *Client {
 	t.Helper()
-	c, err := New(Config{URLs: urls, Actor: "tester", Token: "secret", Patience: patience})
+	cfg := Config{URLs: urls, Actor: "tester", Token: "secret", Patience: patience}
+	if strings.HasPrefix(urls[0], "https:") {
+		cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+		cfg.TLS.RootCAs.AddCert(fakesCertificate())
+	}
+	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +73,8 @@ func TestNextNode(t *testing.T) {
 			t.Fatalf("%+v, %v", task, err)
 		}
 	}
-	if c.next.Load() != 1 || n.Load() != 2 {
-		t.Errorf("the node that answered is not kept: at %d after %d requests", c.next.Load(), n.Load())
+	if c.book.here().url != url || n.Load() != 2 {
+		t.Errorf("the node that answered is not kept: at %s after %d requests", c.book.here().url, n.Load())
 	}
 }
 

@@ -56,9 +56,9 @@
 // There are three: done, refused, and unknown (the connection broke half-way).
 // Every operation may be repeated after an unknown: reads, and changes that
 // carry a key or an epoch, so a submit without an idempotency key gets one. The
-// client repeats, at the next node, until it has an answer, its patience is
-// over or the context ends. Verdicts of a batch are repeated one by one in the
-// same way. An error that a node answered is an *api.Error.
+// client repeats, at the next node it was given or told of, until it has an
+// answer, its patience is over or the context ends. Verdicts of a batch are
+// repeated one by one. An error that a node answered is an *api.Error.
 //
 // A recalled task goes back if no call has begun with it, and is said to be
 // started otherwise. An agent ID has one session: an older one ends with

@@ -76,9 +76,9 @@ func (c *Client) call(ctx context.Context, within time.Duration, method, path st
 	r := rounds{patience: c.patience}
 	for {
 		var last error
-		for range c.urls {
-			at := c.next.Load()
-			err := c.attempt(ctx, within, c.url(at), method, path, body, out)
+		for range c.book.places() {
+			at := c.book.here()
+			err := c.attempt(ctx, within, at, method, path, body, out)
 			if err == nil || !repeatable(err) {
 				return err
 			}
@@ -86,7 +86,9 @@ func (c *Client) call(ctx context.Context, within time.Duration, method, path st
 			if ctx.Err() != nil {
 				return ended(ctx, last)
 			}
-			c.next.CompareAndSwap(at, at+1)
+			if err = c.book.pass(at, err); !repeatable(err) {
+				return err
+			}
 		}
 		if !r.again(ctx, last) {
 			return ended(ctx, last)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -30,6 +28,7 @@ func (c *Client) lane() *lane {
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
 	t := &http.Transport{Protocols: p, DisableCompression: true,
+		TLSClientConfig: c.tls.Clone(), TLSHandshakeTimeout: shakeWithin, // a copy each: a transport changes it
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		HTTP2: &http.HTTP2Config{MaxReadFrameSize: 256 << 10, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: 5 * time.Second,
 			PingTimeout: 5 * time.Second, WriteByteTimeout: 20 * time.Second}}
@@ -41,7 +40,7 @@ func (c *Client) lane() *lane {
 
 func (l *lane) close() { l.transport.CloseIdleConnections() }
 
-// head sets what names the caller.
+// head sets what names the caller, and asks for the nodes when that is due.
 func (c *Client) head(h http.Header) {
 	if c.actor != "" {
 		h.Set("X-Quorate-Actor", c.actor)
@@ -49,30 +48,8 @@ func (c *Client) head(h http.Header) {
 	if c.token != "" {
 		h.Set("Authorization", "Bearer "+c.token)
 	}
+	c.book.ask(h)
 }
-
-// nodes are the addresses a stream may go to: those that were given, then those
-// that nodes told.
-type nodes struct {
-	urls []string
-	at   int
-}
-
-func (n *nodes) url() string { return n.urls[n.at%len(n.urls)] }
-func (n *nodes) next()       { n.at++ }
-
-// learn adds members' addresses.
-func (n *nodes) learn(addrs []string) {
-	scheme, _, _ := strings.Cut(n.urls[0], "://")
-	for _, a := range addrs {
-		if u := scheme + "://" + a; !slices.Contains(n.urls, u) && len(n.urls) < maxNodes {
-			n.urls = append(slices.Clone(n.urls), u)
-		}
-	}
-}
-
-// maxNodes bounds the addresses a client remembers.
-const maxNodes = 64
 
 // problemOf is the problem a stream ended with, or err itself.
 func problemOf(err error) error {

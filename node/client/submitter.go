@@ -17,7 +17,8 @@ import (
 // Limits of a Submitter's batches.
 const (
 	submitsInFlight = 8
-	submitBytes     = 1 << 20 // of inputs in one message, beyond the first task
+	submitBytes     = 1 << 20 // of tasks in one message, beyond the first
+	specBytes       = 256     // of a task's numbers, times and tags, and of its message's own, at most
 )
 
 // Submitter submits over one stream: what callers hand in while batches are on
@@ -43,7 +44,9 @@ type submission struct {
 	verdicts []api.SubmitVerdict
 	err      error
 	given    bool          // the caller has left
+	bytes    int           // of specs
 	once     bool          // without keys: not to be sent again when it may have arrived
+	alone    bool          // was on its way when a node refused a message: sent with no other, to learn whose it was
 	done     chan struct{} // closed when there are verdicts, or err
 }
 
@@ -66,11 +69,12 @@ func (s *Submitter) Close() {
 }
 
 // Submit declares up to api.MaxBatch tasks; each gets its own verdict, in
-// order. Those without an idempotency key get one, in specs itself, so that
-// what was not acknowledged is repeated safely: unless all are best_effort
-// without a key, which the cluster acknowledges before it has them on a disk,
-// and which fail with outcome_unknown when the stream breaks. Specs must not
-// change before Submit returns, nor after it returned an error.
+// order. A call may be larger than one message; a task too large for any is
+// refused by itself. Those without an idempotency key get one, in specs itself,
+// so that what was not acknowledged is repeated safely: unless all are
+// best_effort without a key, which the cluster acknowledges before it has them
+// on a disk, and which fail with outcome_unknown when the stream breaks. Specs
+// must not change before Submit returns, nor after it returned an error.
 func (s *Submitter) Submit(ctx context.Context, specs []api.TaskSpec) ([]api.SubmitVerdict, error) {
 	if len(specs) > api.MaxBatch {
 		return nil, api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d tasks in one call, at most %d", len(specs), api.MaxBatch)
@@ -102,24 +106,100 @@ func (s *Submitter) once(ctx context.Context, specs []api.TaskSpec, once bool) (
 	if len(specs) == 0 {
 		return nil, nil
 	}
-	x := &submission{specs: specs, once: once, done: make(chan struct{})}
+	var one [1]*submission // most calls have no second
+	parts := split(one[:0], specs, once)
 	s.mu.Lock()
 	if err := s.mu.closed; err != nil {
 		s.mu.Unlock()
 		return nil, err
 	}
-	s.mu.queue = append(s.mu.queue, x)
+	for _, x := range parts {
+		if x.err == nil {
+			s.mu.queue = append(s.mu.queue, x)
+		}
+	}
 	s.mu.Unlock()
 	s.poke()
-	select {
-	case <-x.done:
-		return x.verdicts, x.err
-	case <-ctx.Done():
-		s.mu.Lock()
-		x.given = true
-		s.mu.Unlock()
-		return nil, ended(ctx, ctx.Err())
+	for _, x := range parts {
+		select {
+		case <-x.done:
+		case <-ctx.Done():
+			s.mu.Lock()
+			for _, x := range parts {
+				x.given = true
+			}
+			s.mu.Unlock()
+			return nil, ended(ctx, ctx.Err())
+		}
 	}
+	return joined(parts)
+}
+
+// split appends submissions that each fit into a message. A task that fits
+// into none is refused here.
+func split(parts []*submission, specs []api.TaskSpec, once bool) []*submission {
+	var last *submission
+	for i := range specs {
+		n := sizeOf(&specs[i])
+		if n > maxMessageBytes {
+			x := &submission{specs: specs[i : i+1 : i+1], done: make(chan struct{})}
+			x.err = api.Errorf(413, 2, "message_too_large", api.RetryNo, "a task of %d bytes, a message has at most %d", n, maxMessageBytes).
+				WithHint("keep the data elsewhere and submit a reference to it")
+			close(x.done)
+			parts, last = append(parts, x), nil
+			continue
+		}
+		if last == nil || last.bytes+n > submitBytes {
+			last = &submission{specs: specs[i:i:i], once: once, done: make(chan struct{})}
+			parts = append(parts, last)
+		}
+		last.specs, last.bytes = specs[i-len(last.specs):i+1:i+1], last.bytes+n
+	}
+	return parts
+}
+
+// sizeOf is at least what a task takes in a message, and the message with it.
+func sizeOf(t *api.TaskSpec) int {
+	n := specBytes + len(t.Action) + len(t.Target) + len(t.IdempotencyKey) + len(t.FleetID) + len(t.SessionID) + len(t.ParentTaskID) + len(t.Description) +
+		len(t.Input) + len(t.Context) + len(t.Rollback) + len(t.Verify) + len(t.Approval) + len(t.Compliance) + len(t.Snapshot) +
+		len(t.Priority) + len(t.Guarantee) + len(t.OnDependencyFailure)
+	for _, id := range t.After {
+		n += len(id) + 6
+	}
+	if t.RetryPolicy != nil {
+		n += len(t.RetryPolicy.Backoff)
+	}
+	return n
+}
+
+// joined is what became of a call's parts. One too large for a message is its
+// own tasks' refusal; any other error is the call's.
+func joined(parts []*submission) ([]api.SubmitVerdict, error) {
+	verdicts := parts[0].verdicts
+	for i, x := range parts {
+		switch e := tooLarge(x.err); {
+		case e != nil:
+			for range x.specs {
+				verdicts = append(verdicts, api.SubmitVerdict{Error: e})
+			}
+		case x.err != nil:
+			return nil, x.err
+		case i > 0:
+			verdicts = append(verdicts, x.verdicts...)
+		}
+	}
+	return verdicts, nil
+}
+
+// tooLarge is the error of a message, and not of the one who sends it; else nil.
+func tooLarge(err error) *api.Error {
+	if err == nil {
+		return nil
+	}
+	if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == "message_too_large" {
+		return e
+	}
+	return nil
 }
 
 func (s *Submitter) poke() {
@@ -133,17 +213,18 @@ func (s *Submitter) poke() {
 func (s *Submitter) run(ctx context.Context) {
 	l := s.c.lane()
 	defer l.close()
-	at := nodes{urls: s.c.urls, at: int(s.c.next.Load())}
+	at := turn{s.c.book, s.c.book.here()}
 	pause := rounds{}
 	for {
 		began := time.Now()
-		err := problemOf(s.stream(ctx, l.rpc(at.url())))
-		s.requeue()
+		err := problemOf(s.stream(ctx, at.at, l.rpc(at.url())))
+		s.requeue(err)
 		if ctx.Err() != nil {
 			s.end(errSubmitterClosed)
 			return
 		}
-		if e := (*api.Error)(nil); errors.As(err, &e) && e.Retry == api.RetryNo {
+		err = at.judge(err)
+		if e := (*api.Error)(nil); errors.As(err, &e) && e.Retry == api.RetryNo && tooLarge(err) == nil {
 			s.end(err)
 			return
 		}
@@ -175,13 +256,24 @@ func (s *Submitter) end(err error) {
 var errSentOnce = api.Errorf(504, 5, "outcome_unknown", api.RetryNo, "the stream broke before an answer came, and tasks without an idempotency key are not sent twice").
 	WithHint("give best_effort tasks a key if they matter")
 
-// requeue puts what was on its way in front again.
-func (s *Submitter) requeue() {
+// requeue puts what was on its way in front again. If the stream ended because
+// a message was too large, the one that was alone fails; the others go alone
+// from now on until it is known which it was.
+func (s *Submitter) requeue(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var again []*submission
+	large := tooLarge(err) != nil
 	for _, list := range s.mu.flight {
 		for _, x := range list {
+			switch {
+			case large && len(s.mu.flight) == 1 && len(list) == 1:
+				x.err = err
+				close(x.done)
+				continue
+			case large:
+				x.alone = true
+			}
 			switch {
 			case x.once:
 				x.err = errSentOnce
@@ -195,7 +287,7 @@ func (s *Submitter) requeue() {
 	s.mu.queue = append(again, s.mu.queue...)
 }
 
-func (s *Submitter) stream(ctx context.Context, rpc pb.WorkClient) error {
+func (s *Submitter) stream(ctx context.Context, at *place, rpc pb.WorkClient) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	st := rpc.Submit(ctx)
@@ -207,10 +299,16 @@ func (s *Submitter) stream(ctx context.Context, rpc pb.WorkClient) error {
 	var reader sync.WaitGroup
 	var rerr error
 	reader.Go(func() {
-		rerr = s.read(st)
+		rerr = s.read(at, st)
 		cancel()
 	})
 	werr := s.write(ctx, st)
+	if errors.Is(werr, io.EOF) { // the node ended the stream: the reader is told why
+		select {
+		case <-ctx.Done():
+		case <-time.After(answerWithin):
+		}
+	}
 	_ = st.CloseRequest()
 	cancel()
 	reader.Wait()
@@ -242,7 +340,7 @@ func (s *Submitter) write(ctx context.Context, st *connect.BidiStreamForClient[p
 // batch takes whole submissions off the queue.
 func (s *Submitter) batch() (uint64, []*pb.TaskSpec) {
 	s.mu.Lock()
-	if len(s.mu.flight) >= submitsInFlight || len(s.mu.queue) == 0 {
+	if len(s.mu.flight) >= submitsInFlight || len(s.mu.queue) == 0 || s.suspect() {
 		s.mu.Unlock()
 		return 0, nil
 	}
@@ -253,15 +351,13 @@ func (s *Submitter) batch() (uint64, []*pb.TaskSpec) {
 			taken++
 			continue
 		}
-		size := 0
-		for i := range x.specs {
-			size += len(x.specs[i].Input) + len(x.specs[i].Context)
-		}
-		if count > 0 && (count+len(x.specs) > api.MaxBatch || bytes+size > submitBytes) {
+		if count > 0 && (x.alone || count+len(x.specs) > api.MaxBatch || bytes+x.bytes > submitBytes) || x.alone && len(s.mu.flight) > 0 {
 			break
 		}
-		count, bytes, taken = count+len(x.specs), bytes+size, taken+1
-		list = append(list, x)
+		count, bytes, taken = count+len(x.specs), bytes+x.bytes, taken+1
+		if list = append(list, x); x.alone {
+			break
+		}
 	}
 	s.mu.queue = append(s.mu.queue[:0], s.mu.queue[taken:]...)
 	s.mu.seq++
@@ -277,12 +373,26 @@ func (s *Submitter) batch() (uint64, []*pb.TaskSpec) {
 	return seq, specs
 }
 
+// suspect says that a submission that goes alone is on its way. Call with the
+// lock held.
+func (s *Submitter) suspect() bool {
+	for _, list := range s.mu.flight {
+		if len(list) > 0 && list[0].alone {
+			return true
+		}
+	}
+	return false
+}
+
 // read hands verdicts out.
-func (s *Submitter) read(st *connect.BidiStreamForClient[pb.SubmitRequest, pb.SubmitResponse]) error {
-	for {
+func (s *Submitter) read(at *place, st *connect.BidiStreamForClient[pb.SubmitRequest, pb.SubmitResponse]) error {
+	for first := true; ; first = false {
 		m, err := st.Receive()
 		if err != nil {
 			return err
+		}
+		if first {
+			s.c.book.answered(at, st.ResponseHeader())
 		}
 		s.mu.Lock()
 		list := s.mu.flight[m.Seq]

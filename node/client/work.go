@@ -19,12 +19,16 @@ type Task struct {
 	w *worker
 }
 
-// Progress reports how far the task is: any JSON up to 4 KiB. It is kept in
-// memory and shown with the task; the newest report counts.
+// Progress reports how far the task is: any JSON up to api.MaxProgressBytes; a
+// larger one is an error and changes nothing. It is kept in memory and shown
+// with the task; the newest report counts.
 func (t *Task) Progress(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("client: progress: %w", err)
+	}
+	if len(b) > api.MaxProgressBytes {
+		return api.Errorf(413, 2, "payload_too_large", api.RetryNo, "progress has %d bytes, at most %d", len(b), api.MaxProgressBytes)
 	}
 	t.w.progress(t, b)
 	return nil
@@ -32,7 +36,9 @@ func (t *Task) Progress(v any) error {
 
 // Handler performs one task and returns its result, which becomes JSON. ctx
 // ends when the task was cancelled or given to somebody else; what it returns
-// then is dropped. An error fails the attempt; see [Permanent].
+// then is dropped. An error fails the attempt; see [Permanent]. So does a
+// result that no node takes (too large, not JSON), for good; only a task of
+// exactly_once completes then, with a result that says so: it has happened.
 type Handler func(ctx context.Context, t *Task) (result any, err error)
 
 // Permanent marks an error after which another attempt makes no sense.
@@ -119,7 +125,7 @@ func (c *Client) WorkWith(ctx context.Context, cfg WorkConfig) error {
 	defer l.close()
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(cfg.Manifest.AgentID)) // agents spread over the nodes
-	return w.run(ctx, &overStreams{nodes{urls: c.urls, at: int(h.Sum32() >> 1)}, c, l})
+	return w.run(ctx, &overStreams{turn{c.book, c.book.given[int(h.Sum32()>>1)%len(c.book.given)]}, c, l})
 }
 
 // WorkOver is WorkWith over links that open makes; an error of open that may
@@ -138,6 +144,7 @@ type here func(context.Context) (Link, error)
 
 func (h here) open(ctx context.Context) (Link, error) { return h(ctx) }
 func (h here) node() string                           { return "here" }
+func (h here) judge(err error) error                  { return err }
 func (h here) next()                                  {}
 func (h here) learn([]string)                         {}
 func (h here) alone() bool                            { return true }

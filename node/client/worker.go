@@ -14,10 +14,8 @@ import (
 
 // Bounds of what a worker sends.
 const (
-	settlesInFlight = 8       // batches without an answer; the next waits and grows
-	settleBytes     = 1 << 20 // of results in one message, beyond the first
-	startedAfter    = 50 * time.Millisecond
-	drainedWithin   = 10 * time.Second // for the last answers, after the last call
+	startedAfter  = 50 * time.Millisecond
+	drainedWithin = 10 * time.Second // for the last answers, after the last call
 )
 
 // worker is an agent at work: what it holds outlives the sessions.
@@ -37,6 +35,9 @@ type worker struct {
 		young    []*holding
 		reports  map[string]api.HeldClaim // newest progress of each
 		settle   []api.Settlement
+		later    []postponed // answered "later": they join settle when due
+		again    *time.Timer // fires at due: the earliest of later, or shortly after
+		due      time.Time
 		flight   map[uint64][]api.Settlement
 		seq      uint64
 		grant    int64 // credit to give with the next message
@@ -55,6 +56,7 @@ type holding struct {
 	epoch  uint64
 	once   bool                    // exactly_once
 	ended  bool                    // its settlement is on its way
+	pause  time.Duration           // of its settlement, if that is to be sent again
 	cancel context.CancelCauseFunc // nil before its call, and of a batch
 }
 
@@ -113,10 +115,14 @@ func (w *worker) run(ctx context.Context, r route) error {
 	for {
 		began := time.Now()
 		err := w.session(session, r)
+		if ctx.Err() != nil && (w.empty() || session.Err() != nil) {
+			return nil
+		}
+		err = r.judge(err)
 		var e *api.Error
 		switch {
-		case ctx.Err() != nil && (w.empty() || session.Err() != nil):
-			return nil
+		case errors.As(err, &e) && e.Code == "message_too_large" && w.shrink(e):
+			continue // the same node: nothing is wrong with it
 		case errors.As(err, &e) && e.Retry == api.RetryNo:
 			return err
 		}
@@ -160,9 +166,10 @@ func (w *worker) take(list []api.Lease) {
 	w.mu.queue = slices.Grow(w.mu.queue, len(list)) // Batch takes the queue whole: it always begins anew
 	for _, l := range list {
 		if old := w.mu.held[l.TaskID]; old != nil && old.epoch >= l.Epoch {
+			w.mu.grant++ // it cost a credit, and nothing ends for it
 			continue
-		} else if old != nil && old.cancel != nil {
-			old.cancel(ErrRevoked) // given again: the earlier epoch is over
+		} else if old != nil && !old.ended {
+			w.over(old) // given again: the earlier epoch is over
 		}
 		if w.mu.draining {
 			w.mu.returned = append(w.mu.returned, api.Held{TaskID: l.TaskID, Epoch: l.Epoch})
@@ -179,7 +186,7 @@ func (w *worker) take(list []api.Lease) {
 		w.mu.busy++
 		w.calls.Go(w.work)
 	}
-	if len(w.mu.returned) > 0 {
+	if len(w.mu.returned) > 0 || w.mu.grant > 0 {
 		w.poke()
 	}
 }
@@ -228,42 +235,6 @@ func (w *worker) perform(ctx context.Context, t *Task) {
 	w.settle([]api.Settlement{s})
 }
 
-// settlement is what a handler's answer says.
-func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
-	result, err := h(ctx, t)
-	s.Verdict = "complete"
-	if err == nil && result != nil {
-		if s.Result, err = json.Marshal(result); err != nil {
-			if err = Permanent(err); once(t.Guarantee) { // it has happened
-				s.Result, err = json.RawMessage(notEncodable), nil
-			}
-		}
-	}
-	if err != nil {
-		s.Verdict, s.Error, s.NoRetry = "fail", err.Error(), errors.As(err, new(permanent))
-	}
-	return s
-}
-
-// once says that a guarantee level is exactly_once.
-func once(level string) bool { return level == "exactly_once" || level == "atp-3" }
-
-// settle hands verdicts to the writer. The ended tasks' credit goes with them.
-func (w *worker) settle(list []api.Settlement) {
-	w.mu.Lock()
-	w.mu.settle = slices.Grow(w.mu.settle, len(list))
-	for i := range list {
-		if h := w.mu.held[list[i].TaskID]; h != nil && h.epoch == list[i].Epoch && !h.ended {
-			h.ended = true
-			w.mu.grant += 1 + w.mu.owed
-			w.mu.owed = 0
-			w.mu.settle = append(w.mu.settle, list[i])
-		}
-	}
-	w.mu.Unlock()
-	w.poke()
-}
-
 func (w *worker) progress(t *Task, b []byte) {
 	w.mu.Lock()
 	if h := w.mu.held[t.TaskID]; h != nil && h.epoch == t.Epoch && !h.ended {
@@ -282,6 +253,12 @@ func (w *worker) revoke(id string, epoch uint64, reason string) {
 		return // an ended one has its own answer
 	}
 	w.cfg.Logger.Info("task revoked", "layer", 5, "task", id, "reason", reason)
+	w.over(h)
+}
+
+// over ends a task that is somebody else's now, or nobody's. Call with the
+// lock held.
+func (w *worker) over(h *holding) {
 	if h.cancel != nil {
 		h.cancel(ErrRevoked)
 	}
@@ -322,46 +299,4 @@ func (w *worker) recall(id string, epoch uint64) {
 	}
 	w.mu.kept = append(w.mu.kept, api.Held{TaskID: id, Epoch: epoch})
 	w.poke()
-}
-
-// answered takes the verdicts of one batch: what may be repeated is.
-func (w *worker) answered(seq uint64, refused map[uint32]*api.Error) {
-	w.mu.Lock()
-	list := w.mu.flight[seq]
-	delete(w.mu.flight, seq)
-	done := list
-	if len(refused) > 0 {
-		done = make([]api.Settlement, 0, len(list))
-	}
-	for i := range list {
-		e := refused[uint32(i)]
-		if e != nil && e.Retry != api.RetryNo {
-			w.mu.settle = append(w.mu.settle, list[i])
-			continue
-		}
-		h := w.mu.held[list[i].TaskID]
-		if h == nil || h.epoch != list[i].Epoch {
-			continue
-		}
-		if e != nil && h.once && list[i].Verdict == "complete" && len(list[i].Result) > 64 && e.Status == 413 { // it has happened
-			w.mu.settle = append(w.mu.settle, api.Settlement{TaskID: h.id, Epoch: h.epoch, Verdict: "complete", Result: json.RawMessage(`{"result_too_large":true}`)})
-			continue
-		}
-		if e != nil && list[i].Verdict == "complete" && (e.Status == 400 || e.Status == 413 || e.Status == 422) { // the result is what is wrong
-			w.mu.settle = append(w.mu.settle, api.Settlement{TaskID: h.id, Epoch: h.epoch, Verdict: "fail", Error: "the result was refused: " + e.Detail, NoRetry: true})
-			continue
-		}
-		if e != nil {
-			w.cfg.Logger.Warn("verdict refused", "layer", e.Layer, "task", h.id, "code", e.Code, "detail", e.Detail)
-		}
-		if e == nil && len(refused) > 0 {
-			done = append(done, list[i])
-		}
-		delete(w.mu.held, h.id)
-	}
-	w.mu.Unlock()
-	w.poke()
-	if w.cfg.Settled != nil && len(done) > 0 {
-		w.cfg.Settled(done)
-	}
 }

@@ -27,7 +27,8 @@ type Link interface {
 // route opens an agent's sessions, each at the node whose turn it is.
 type route interface {
 	open(ctx context.Context) (Link, error)
-	node() string // whose turn it is
+	node() string          // whose turn it is
+	judge(err error) error // what a session ended with; it may be final
 	next()
 	learn(addrs []string)
 	alone() bool // there is no other node
@@ -35,7 +36,7 @@ type route interface {
 
 // overStreams is the route to nodes elsewhere.
 type overStreams struct {
-	nodes
+	turn
 	c *Client
 	l *lane
 }
@@ -47,7 +48,6 @@ func (r *overStreams) open(ctx context.Context) (Link, error) {
 }
 
 func (r *overStreams) node() string { return r.url() }
-func (r *overStreams) alone() bool  { return len(r.urls) == 1 }
 
 // session is one connection's worth of work: hello with what is held, then
 // messages both ways until it breaks or everything is settled after a drain.
@@ -76,7 +76,14 @@ func (w *worker) session(ctx context.Context, r route) error {
 	w.mu.Unlock()
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		if w.write(ctx, st) != nil {
+		err := w.write(ctx, st)
+		if errors.Is(err, io.EOF) { // the node ended the session: the reader is told why
+			select {
+			case <-ctx.Done():
+			case <-time.After(helloWithin):
+			}
+		}
+		if err != nil {
 			cancel()
 		}
 	})
@@ -112,6 +119,7 @@ func (w *worker) hello() *pb.SessionRequest {
 		w.mu.settle = append(w.mu.settle, list...)
 		delete(w.mu.flight, seq)
 	}
+	w.resume(time.Time{})
 	h := &pb.Hello{AgentId: w.cfg.Manifest.AgentID, Manifest: w.manifest, ResumeToken: w.mu.token}
 	waiting := 0
 	for _, x := range w.mu.held {
@@ -239,8 +247,8 @@ func (w *worker) message(starts bool) (m *pb.SessionRequest, last bool) {
 	}
 	if len(w.mu.settle) > 0 && len(w.mu.flight) < settlesInFlight {
 		k, bytes := 0, 0
-		for k < len(w.mu.settle) && k < api.MaxBatch && (k == 0 || bytes+len(w.mu.settle[k].Result) <= settleBytes) {
-			bytes += len(w.mu.settle[k].Result)
+		for k < len(w.mu.settle) && k < api.MaxBatch && (k == 0 || bytes+payload(&w.mu.settle[k]) <= settleBytes) {
+			bytes += payload(&w.mu.settle[k])
 			k++
 		}
 		list := w.mu.settle[:k:k]
@@ -257,6 +265,8 @@ func (w *worker) message(starts bool) (m *pb.SessionRequest, last bool) {
 	}
 	return m, false
 }
+
+func payload(s *api.Settlement) int { return len(s.Result) + len(s.Error) }
 
 // startedNow are the tasks that were begun a while ago and still run. Call
 // with the lock held.

@@ -41,7 +41,7 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	cmd.Env = append(os.Environ(), "QUORATE_TASK_ID="+t.TaskID, "QUORATE_EPOCH="+strconv.FormatUint(t.Epoch, 10),
 		"QUORATE_ACTION="+t.Action, "QUORATE_TARGET="+t.Target, "QUORATE_ATTEMPT="+strconv.Itoa(t.Attempt),
 		"QUORATE_IDEMPOTENCY_KEY="+t.IdempotencyKey, "QUORATE_AGENT_ID="+a.cfg.Manifest.AgentID, "QUORATE_FLEET_ID="+t.FleetID)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = procAttr()
 	cmd.WaitDelay = pipeWait
 	if err := cmd.Start(); err != nil {
 		return failed("command does not start: %v", err)

@@ -27,7 +27,9 @@
 //
 // A task that is cancelled, timed out or given to another agent, and one that
 // runs longer than Timeout, has its process group ended: SIGTERM, and SIGKILL
-// after Grace. What a command leaves behind in its group ends with it.
+// after Grace. What a command leaves behind in its group ends with it. On Linux
+// the command itself is killed when its agent is, for nobody renews its lease
+// then; what it has started may go on, so let it exec what has the effect.
 //
 // # Goroutines
 //

@@ -12,12 +12,15 @@
 //
 // # Limits
 //
-//	message                      MaxMessageBytes
+//	message                      MaxMessageBytes, or Config.MaxMessageBytes
+//	bytes on their way, in all   gate.MaxArriving, or Config.Bytes: too_many_bytes
+//	rest of a large message      wholeWithin: message_timeout
 //	tasks in one message         maxPushBytes, but one task always
 //	credit                       api.MaxCredit
 //	settlements, claims, tasks   api.MaxBatch a message
 //	streams in all, of a host,   package gate
 //	  of an identity
+//	revocations to be read       api.MaxCredit: slow_reader ends the session
 //	silence before hello         helloTimeout
 //
 // What breaks a rule ends its own stream with a problem that names layer, code

@@ -89,3 +89,5 @@ func (d *scripted) Send(m *pb.SessionResponse) error {
 
 func (d *scripted) deaf() {}
 func (d *scripted) cut()  {}
+
+func (d *scripted) arrived() func() { return func() {} }

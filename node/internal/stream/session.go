@@ -44,6 +44,9 @@ type duplex interface {
 type ender interface {
 	deaf()
 	cut()
+	// arrived is called when a message is there, and what it returns when it is
+	// answered.
+	arrived() (answered func())
 }
 
 // Session is the RPC of that name.
@@ -60,6 +63,7 @@ func (s *server) session(ctx context.Context, st duplex, c ender) error {
 	if err != nil {
 		return failEnd(err)
 	}
+	c.arrived()() // a hello waits for nobody
 	if first.Hello == nil {
 		return fail(bad(400, 2, "out_of_order", "the first message of a session carries hello").WithHint("open with hello, then grant credit"))
 	}
@@ -78,7 +82,7 @@ func (s *server) session(ctx context.Context, st duplex, c ender) error {
 	}
 	x.jobs.Go(x.push)
 	x.jobs.Go(func() { x.watch(c) })
-	err = x.read(st, first)
+	err = x.read(st, first, c)
 	if cause := context.Cause(x.ctx); cause != nil && ctx.Err() == nil {
 		err = cause // why the reader was cut
 	}
@@ -108,21 +112,30 @@ func (x *session) greet() error {
 }
 
 // read handles messages until the agent ends the session or breaks a rule.
-func (x *session) read(st duplex, m *pb.SessionRequest) error {
+func (x *session) read(st duplex, m *pb.SessionRequest, c ender) error {
 	m.Hello = nil
+	answered := func() {}
 	for {
-		if err := x.message(m); err != nil {
+		if err := x.message(m, answered); err != nil {
 			return err
 		}
 		var err error
 		if m, err = st.Receive(); err != nil {
 			return err
 		}
+		answered = c.arrived()
 	}
 }
 
-// message handles one message's fields in their order.
-func (x *session) message(m *pb.SessionRequest) error {
+// message handles one message's fields in their order. answered is called when
+// nothing of it is on its way any more.
+func (x *session) message(m *pb.SessionRequest, answered func()) error {
+	settling := false
+	defer func() {
+		if !settling {
+			answered()
+		}
+	}()
 	switch {
 	case m.Hello != nil:
 		return bad(400, 2, "out_of_order", "a second hello in one session").WithHint("say hello once, in the first message")
@@ -130,13 +143,15 @@ func (x *session) message(m *pb.SessionRequest) error {
 		return bad(400, 2, "negative_credit", "credit %d: it only grows", m.Credit).WithHint("return tasks that were not started, or drain")
 	case len(m.Settle) > api.MaxBatch || len(m.Returned) > api.MaxCredit:
 		return bad(413, 2, "batch_too_large", "%d settlements and %d returned tasks in one message, at most %d and %d", len(m.Settle), len(m.Returned), api.MaxBatch, api.MaxCredit).WithHint("send several messages")
+	case len(m.Started)+len(m.Progress) > api.MaxBatch:
+		return bad(413, 2, "batch_too_large", "%d started and %d with progress in one message, at most %d together", len(m.Started), len(m.Progress), api.MaxBatch).WithHint("send several messages")
 	}
 	if m.Credit > 0 && !x.draining {
 		if err := x.grant(m.Credit); err != nil {
 			return err
 		}
 	}
-	if n := len(m.Started) + len(m.Progress); n > 0 {
+	if len(m.Started)+len(m.Progress) > 0 {
 		if err := x.claim(m); err != nil {
 			return err
 		}
@@ -147,8 +162,10 @@ func (x *session) message(m *pb.SessionRequest) error {
 		case <-x.ctx.Done():
 			return context.Cause(x.ctx)
 		}
+		settling = true
 		x.jobs.Go(func() {
 			defer func() { <-x.settle }()
+			defer answered()
 			x.settled(m)
 		})
 	}
@@ -326,8 +343,11 @@ func (x *session) watch(c ender) {
 			return
 		case <-x.w.Over():
 			x.cancel(x.w.Why())
-		case ev := <-x.w.Events():
-			if x.out.send(x.told(ev)) != nil {
+		case <-x.w.Told():
+			list, err := x.w.Events(api.MaxBatch)
+			if err != nil {
+				x.cancel(err)
+			} else if len(list) > 0 && x.out.send(told(list)) != nil {
 				x.cancel(nil)
 			}
 		case <-leaving:
@@ -342,24 +362,17 @@ func (x *session) watch(c ender) {
 	}
 }
 
-// told is a message of an event and of those that wait behind it.
-func (x *session) told(ev api.SessionEvent) *pb.SessionResponse {
+// told is a message of events.
+func told(list []api.SessionEvent) *pb.SessionResponse {
 	m := &pb.SessionResponse{}
-	for n := 1; ; n++ {
+	for _, ev := range list {
 		if ev.Type == api.EventRecall {
 			m.Recall = append(m.Recall, &pb.Claim{TaskId: ev.TaskID, Epoch: ev.Epoch})
 		} else {
 			m.Revoked = append(m.Revoked, &pb.Revoked{TaskId: ev.TaskID, Epoch: ev.Epoch, Reason: ev.Reason})
 		}
-		if n == api.MaxBatch {
-			return m
-		}
-		select {
-		case ev = <-x.w.Events():
-		default:
-			return m
-		}
 	}
+	return m
 }
 
 // leaveGrace is how long an agent may go on at a node that leaves: it should

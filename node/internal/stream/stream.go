@@ -1,12 +1,14 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -23,8 +25,8 @@ const Prefix = "/" + pb.WorkName + "/"
 
 // Limits of a stream.
 const (
-	// MaxMessageBytes bounds one message: a task with the largest input and
-	// context, 4 MiB each, fits.
+	// MaxMessageBytes bounds one message, unless the config says less: a task
+	// with the largest input and context, 4 MiB each, fits.
 	MaxMessageBytes = 16 << 20
 	maxPushBytes    = 256 << 10 // of tasks in one message, beyond the first
 	maxSettling     = 16        // batches of one session on their way through the log
@@ -36,6 +38,7 @@ const (
 	helloTimeout = 10 * time.Second
 	sendTimeout  = 30 * time.Second // an agent that reads nothing for so long is cut off
 	lastWord     = 5 * time.Second  // for what is settling when a session ends
+	wholeWithin  = 30 * time.Second // a message larger than gate.FreeArriving, once that much of it came
 )
 
 // Backend is what a node offers the streams. Errors are, or wrap, *api.Error.
@@ -57,7 +60,10 @@ type Worker interface {
 	Claim(ctx context.Context, list []api.HeldClaim) ([]api.SessionEvent, error)
 	// Return gives unstarted tasks back.
 	Return(list []api.Held)
-	Events() <-chan api.SessionEvent
+	// Events is what the node tells of held tasks, limit at most; Told rings
+	// when there may be some. An error ends the session.
+	Events(limit int) ([]api.SessionEvent, error)
+	Told() <-chan struct{}
 	Over() <-chan struct{} // closed: end for the reason Why gives
 	Why() error
 	Leaving() <-chan struct{} // closed: the node goes
@@ -69,9 +75,14 @@ type Config struct {
 	Logger *slog.Logger
 	// Gate bounds open streams; default: one of its own.
 	Gate *gate.Gate
+	// Bytes bounds what the messages of all streams take; default: one of its own.
+	Bytes *gate.Bytes
+	// MaxMessageBytes bounds one message; default the constant.
+	MaxMessageBytes int
 	// HelloTimeout is how long a session may be open without a hello;
-	// SendTimeout how long a message may wait for its reader. Default 10 s, 30 s.
-	HelloTimeout, SendTimeout time.Duration
+	// SendTimeout how long a message may wait for its reader, WholeWithin how
+	// long the rest of a large one may take to come. Default 10 s, 30 s, 30 s.
+	HelloTimeout, SendTimeout, WholeWithin time.Duration
 }
 
 type server struct {
@@ -89,6 +100,11 @@ func newServer(b Backend, cfg Config) *server {
 	if cfg.Gate == nil {
 		cfg.Gate = gate.New(gate.Config{})
 	}
+	if cfg.Bytes == nil {
+		cfg.Bytes = gate.NewBytes(0)
+	}
+	cfg.MaxMessageBytes = cmp.Or(cfg.MaxMessageBytes, MaxMessageBytes)
+	cfg.WholeWithin = cmp.Or(cfg.WholeWithin, wholeWithin)
 	if cfg.HelloTimeout == 0 {
 		cfg.HelloTimeout = helloTimeout
 	}
@@ -99,7 +115,7 @@ func newServer(b Backend, cfg Config) *server {
 }
 
 func (s *server) handler() http.Handler {
-	_, h := pb.NewWorkHandler(s, connect.WithReadMaxBytes(MaxMessageBytes), connect.WithCompression("gzip", nil, nil))
+	_, h := pb.NewWorkHandler(s, connect.WithReadMaxBytes(s.cfg.MaxMessageBytes), connect.WithCompression("gzip", nil, nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		caller := hostOf(r.RemoteAddr)
@@ -110,14 +126,69 @@ func (s *server) handler() http.Handler {
 			return
 		}
 		defer leave()
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &call{rc: rc, remote: caller})))
+		c := &call{rc: rc, remote: caller, bytes: s.cfg.Bytes, whole: s.cfg.WholeWithin, meter: s.cfg.Bytes.Meter(), body: r.Body}
+		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+		r.Body = c
+		defer func() { s.cfg.Bytes.Give(c.meter.Done()) }() // of what came last, and not whole
+		h.ServeHTTP(w, r)
 	})
 }
 
-// call is what a stream knows of its HTTP request.
+// call is what a stream knows of its HTTP request, whose body it counts.
 type call struct {
 	rc     *http.ResponseController
 	remote string
+	bytes  *gate.Bytes
+	whole  time.Duration
+
+	body  io.ReadCloser // these three are the reader's
+	meter *gate.Meter
+	armed bool // there is a deadline for the rest of a message
+
+	mu struct {
+		sync.Mutex
+		deaf bool
+	}
+}
+
+// Read implements io.Reader. It fails when too much is on its way through the
+// node; a large message has to come in time, a small one takes no memory to
+// speak of.
+func (c *call) Read(p []byte) (int, error) {
+	n, err := c.body.Read(p)
+	if over := c.meter.Add(n); over != nil {
+		return n, over
+	}
+	if !c.armed && c.meter.Large() {
+		c.armed = true
+		c.deadline(time.Now().Add(c.whole))
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (c *call) Close() error { return c.body.Close() }
+
+// arrived is called when a message is there, and what it returns when it is
+// answered.
+func (c *call) arrived() (answered func()) {
+	if c.armed {
+		c.armed = false
+		c.deadline(time.Time{})
+	}
+	taken := c.meter.Done()
+	if taken == 0 {
+		return func() {}
+	}
+	return func() { c.bytes.Give(taken) }
+}
+
+func (c *call) deadline(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.mu.deaf {
+		_ = c.rc.SetReadDeadline(t) // fails only when the stream is over
+	}
 }
 
 type callKey struct{}
@@ -125,7 +196,12 @@ type callKey struct{}
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 // deaf ends the reading of a stream; what is sent still gets out.
-func (c *call) deaf() { _ = c.rc.SetReadDeadline(time.Unix(1, 0)) } // fails only when the stream is over
+func (c *call) deaf() {
+	c.deadline(time.Unix(1, 0))
+	c.mu.Lock()
+	c.mu.deaf = true
+	c.mu.Unlock()
+}
 
 // cut ends the stream whatever it is doing.
 func (c *call) cut() {
@@ -148,18 +224,20 @@ func fail(err error) error {
 		return nil
 	}
 	var e *api.Error
-	if !errors.As(err, &e) {
-		var ce *connect.Error
-		if errors.As(err, &ce) && ce.Code() == connect.CodeResourceExhausted { // the reader's limit
-			e = api.Errorf(413, 2, "message_too_large", api.RetryNo, "%s; a message has at most %d bytes", ce.Message(), MaxMessageBytes).
-				WithHint("send smaller batches")
-		} else if errors.As(err, &ce) {
-			return ce
-		} else {
-			e = api.Errorf(500, 2, "internal", api.RetryLater, "%v", err)
-		}
+	var ce *connect.Error
+	errors.As(err, &ce)
+	switch {
+	case ce != nil && ce.Code() == connect.CodeResourceExhausted: // the reader's limit
+		e = api.Errorf(413, 2, "message_too_large", api.RetryNo, "%s", ce.Message()).WithHint("send smaller batches")
+	case errors.As(err, &e):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e = api.Errorf(408, 2, "message_timeout", api.RetryLater, "the rest of a message did not come in time")
+	case ce != nil:
+		return ce
+	default:
+		e = api.Errorf(500, 2, "internal", api.RetryLater, "%v", err)
 	}
-	ce := connect.NewError(codeOf(e.Status), errors.New(e.Error()))
+	ce = connect.NewError(codeOf(e.Status), errors.New(e.Error()))
 	if d, err := connect.NewErrorDetail(problem(e)); err == nil {
 		ce.AddDetail(d)
 	}
@@ -233,16 +311,20 @@ func (s *server) Submit(ctx context.Context, st *connect.BidiStream[pb.SubmitReq
 		if err != nil {
 			return fail(err)
 		}
+		answered := c.arrived()
 		if len(m.Tasks) > api.MaxBatch {
+			answered()
 			return fail(api.Errorf(413, 2, "batch_too_large", api.RetryNo, "%d tasks in one message, at most %d", len(m.Tasks), api.MaxBatch).WithHint("send several messages"))
 		}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
+			answered()
 			return nil
 		}
 		wait.Go(func() {
 			defer func() { <-slots }()
+			defer answered()
 			who := by
 			if m.By != "" {
 				who = m.By

@@ -44,10 +44,9 @@ func newFake() *fake {
 }
 
 type fakeWorker struct {
-	f      *fake
-	id     string
-	over   chan struct{}
-	events chan api.SessionEvent
+	f    *fake
+	id   string
+	over chan struct{}
 }
 
 func (f *fake) Submit(_ context.Context, specs []api.TaskSpec, by string) ([]api.SubmitVerdict, error) {
@@ -66,7 +65,7 @@ func (f *fake) OpenWork(_ context.Context, h api.WorkHello) (Worker, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := &fakeWorker{f: f, id: h.AgentID, over: make(chan struct{}), events: make(chan api.SessionEvent, 8)}
+	w := &fakeWorker{f: f, id: h.AgentID, over: make(chan struct{})}
 	if old := f.mu.sessions[h.AgentID]; old != nil {
 		close(old.over)
 	}
@@ -126,9 +125,10 @@ func (w *fakeWorker) Return(list []api.Held) {
 	w.f.mu.returned = append(w.f.mu.returned, list...)
 }
 
-func (w *fakeWorker) Events() <-chan api.SessionEvent { return w.events }
-func (w *fakeWorker) Over() <-chan struct{}           { return w.over }
-func (w *fakeWorker) Leaving() <-chan struct{}        { return w.f.leaving }
+func (w *fakeWorker) Told() <-chan struct{}                  { return nil }
+func (w *fakeWorker) Events(int) ([]api.SessionEvent, error) { return nil, nil }
+func (w *fakeWorker) Over() <-chan struct{}                  { return w.over }
+func (w *fakeWorker) Leaving() <-chan struct{}               { return w.f.leaving }
 func (w *fakeWorker) Why() error {
 	return api.Errorf(409, 2, "session_fenced", api.RetryNo, "agent %s connected again", w.id)
 }
@@ -393,7 +393,7 @@ func FuzzSessionMessages(f *testing.F) {
 			out: newSender(func(*pb.SessionResponse) error { return nil }, time.Minute, func() {})}
 		x.mu.more = make(chan struct{}, 1)
 		before := x.credit()
-		err := x.message(m)
+		err := x.message(m, func() {})
 		x.jobs.Wait()
 		if c := x.credit(); c < 0 || c > api.MaxCredit || err != nil && m.Hello != nil && c != before {
 			t.Errorf("credit %d after %v", c, err)

@@ -7,7 +7,9 @@
 // layer, code and retry. A web page of another origin may change nothing. A
 // body that does not arrive and a client that takes no answer are given up; a
 // long poll or a session ends with its client. A gateway (a process without
-// replicas) passes every /v1 request on to a member.
+// replicas) passes every /v1 request on to a member, without TLS. A request with
+// the header X-Quorate-Nodes is answered with one that lists the API addresses
+// of the cluster's nodes (the node's handler around this one says them).
 //
 // The table is rendered by hand over net/http: a framework's validation would
 // decode a batch of 256 tasks twice, and half of the routes take one object,

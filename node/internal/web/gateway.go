@@ -58,7 +58,8 @@ type members struct {
 	streams http.RoundTripper // HTTP/2
 }
 
-// streamTransport speaks HTTP/2 without TLS, which is how streams travel.
+// streamTransport speaks HTTP/2 without TLS, which is how streams travel. A
+// member whose listener was given TLS is not reached: members tell no scheme.
 func streamTransport() *http.Transport {
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/node/api"
+	"github.com/quorate/quorate/node/internal/gate"
 )
 
 // Limits of a request beside its body.
@@ -72,6 +73,8 @@ func (s *server) handler(o operation) http.Handler {
 		b := &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), timeout: s.cfg.BodyTimeout, each: stream}
 		r.Body = b
 		if !stream { // a stream has no end to speak of; each of its lines has
+			b.meter = s.cfg.Bytes.Meter()
+			defer func() { s.cfg.Bytes.Give(b.meter.Done()) }()
 			r.Body = http.MaxBytesReader(w, b, limit)
 		}
 		err := o.handle(s, w, r)
@@ -98,6 +101,7 @@ type timedBody struct {
 	timeout time.Duration
 	each    bool
 	begun   bool
+	meter   *gate.Meter // nil: it is not kept
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
@@ -106,6 +110,11 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		_ = b.rc.SetReadDeadline(time.Now().Add(b.timeout)) // a recorder in a test has none
 	}
 	n, err := b.ReadCloser.Read(p)
+	if b.meter != nil {
+		if over := b.meter.Add(n); over != nil {
+			return n, over
+		}
+	}
 	if errors.Is(err, io.EOF) {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}

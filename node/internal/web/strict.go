@@ -31,9 +31,12 @@ func body(r *http.Request) ([]byte, error) {
 
 func bodyError(err error) error {
 	var tooLarge *http.MaxBytesError
+	var e *api.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &e): // too much is on its way already
+		return e
 	case errors.As(err, &tooLarge):
 		return errTooLarge("the body", tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):

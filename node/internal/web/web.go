@@ -92,6 +92,8 @@ type Config struct {
 	// Gate bounds requests that last: sessions, events, long polls, NDJSON.
 	// Default: one of its own.
 	Gate *gate.Gate
+	// Bytes bounds what the bodies of all requests take; default: one of its own.
+	Bytes *gate.Bytes
 	// Streams serves the paths under StreamPrefix; nil: nothing does.
 	Streams      http.Handler
 	StreamPrefix string
@@ -122,6 +124,9 @@ func New(b Backend, cfg Config) http.Handler {
 	}
 	if cfg.Gate == nil {
 		cfg.Gate = gate.New(gate.Config{})
+	}
+	if cfg.Bytes == nil {
+		cfg.Bytes = gate.NewBytes(0)
 	}
 	if cfg.WriteTimeout == 0 {
 		cfg.WriteTimeout = writeTimeout

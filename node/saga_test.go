@@ -1,0 +1,41 @@
+package node
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/quorate/quorate/node/api"
+)
+
+// A pooled at_least_once step that an agent performs while its session is
+// rolled back is undone when it ends, and not cancelled under the agent's hands.
+func TestRunningStepIsUndone(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	c.register(c.nodes[0], "w", "deploy:web")
+	c.register(c.nodes[1], "u", "undo:web")
+	id := c.submit(c.nodes[0], api.TaskSpec{Action: "deploy", Target: "web", SessionID: "sess", Guarantee: "at_least_once", LeaseSeconds: 60,
+		Rollback: json.RawMessage(`{"action":"undo"}`)})
+	step := c.lease(c.nodes[2], "w", 20)
+	if step.TaskID != id {
+		t.Fatalf("%+v", step)
+	}
+	c.inState(id, "running")
+	saga, err := c.nodes[1].RollbackSession(t.Context(), "sess", api.SessionRollback{By: "ann", Reason: "wrong"})
+	if err != nil || len(saga.Steps) != 1 {
+		t.Fatalf("%v %+v", err, saga)
+	}
+	if x := c.task(c.nodes[0], id); x.State != "running" {
+		t.Fatalf("the step is %s under the hands of its agent", x.State)
+	}
+	if v := c.settle(c.nodes[2], "w", step, "complete"); v.Error != nil {
+		t.Fatal(v.Error)
+	}
+	undo := c.lease(c.nodes[1], "u", 20)
+	if undo.ParentTaskID != id {
+		t.Fatalf("%+v", undo)
+	}
+	c.settle(c.nodes[1], "u", undo, "complete")
+	c.inState(id, "rolled_back")
+	c.inState(saga.TaskID, "rolled_back")
+}
