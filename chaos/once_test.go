@@ -154,6 +154,13 @@ func TestEffectsHappenOnce(t *testing.T) {
 			}
 		}
 	}
+	for n := range wrappedTrials * *roundsFlag {
+		trials.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			o.wrapped(ctx, n)
+		})
+	}
 	o.killNode(ctx)
 	trials.Wait()
 	stop()
@@ -183,10 +190,15 @@ func (o *once) trial(ctx context.Context, point, key string) {
 	if code := o.run(ctx, point, key); code != -1 {
 		o.t.Errorf("%s: the agent ended with %d, it should have been killed", key, code)
 	}
+	o.end(ctx, point, key, func() { o.run(ctx, "none", key) })
+}
+
+// end starts an agent until its task has ended, and judges it.
+func (o *once) end(ctx context.Context, point, key string, run func()) {
 	var task api.Task
 	for deadline := time.Now().Add(60 * time.Second); ; {
 		if task.TaskID == "" || task.State == "ready" {
-			o.run(ctx, "none", key)
+			run()
 		}
 		var err error
 		if task.TaskID == "" {
