@@ -42,15 +42,17 @@ func Interval(series [][]float64, statistic func(medians []float64) float64) (lo
 }
 
 // Verdict says whether a change whose interval of after / before is [lo, hi]
-// is more than noise.
+// is more than noise. An end that is not a number (nothing was done in a run,
+// before and after) shows nothing.
 func Verdict(lo, hi float64, lowerIsBetter bool) string {
+	less, more := hi < 1, lo > 1
 	switch {
-	case lo <= 1 && hi >= 1:
-		return "not beyond the noise"
-	case (hi < 1) == lowerIsBetter:
+	case less && lowerIsBetter, more && !lowerIsBetter:
 		return "better"
+	case less, more:
+		return "worse"
 	}
-	return "worse"
+	return "not beyond the noise"
 }
 
 // Figure prints three or more significant digits and no more than two after the point.

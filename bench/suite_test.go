@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,13 +17,14 @@ func TestSuiteForReal(t *testing.T) {
 	binary := executable(t)
 	dir := t.TempDir()
 	var out, progress bytes.Buffer
-	lines, err := Suite(t.Context(), SuiteConfig{Binary: binary, Workloads: []string{"live", "backlog"}, Rounds: 2, Duration: 300 * time.Millisecond,
-		WarmUp: 100 * time.Millisecond, Backlog: 3000, Live: []int{0, 2000}, Dir: dir, Out: &out, Progress: &progress})
+	lines, err := Suite(t.Context(), SuiteConfig{Binary: binary, Workloads: []string{"live", "backlog"}, Rounds: 2, Duration: time.Second,
+		WarmUp: 200 * time.Millisecond, Backlog: 3000, Live: []int{0, 2000}, Dir: dir, Out: &out, Progress: &progress})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range lines {
-		if len(l.Runs) != 2 || l.Min <= 0 || l.Median < l.Min || l.Max < l.Median {
+		// A machine that stands still for a run's second is no defect of the suite.
+		if len(l.Runs) != 2 || l.Min < 0 || l.Max == 0 || l.Median < l.Min || l.Max < l.Median {
 			t.Errorf("line %+v", l)
 		}
 	}
@@ -96,7 +98,8 @@ func TestIntervalHoldsTheChange(t *testing.T) {
 		lo, hi float64
 		lower  bool
 		want   string
-	}{{0.9, 1.1, true, "not beyond the noise"}, {1.1, 1.2, true, "worse"}, {1.1, 1.2, false, "better"}, {0.8, 0.9, true, "better"}, {0.8, 0.9, false, "worse"}} {
+	}{{0.9, 1.1, true, "not beyond the noise"}, {1.1, 1.2, true, "worse"}, {1.1, 1.2, false, "better"}, {0.8, 0.9, true, "better"}, {0.8, 0.9, false, "worse"},
+		{math.NaN(), math.Inf(1), false, "not beyond the noise"}, {math.NaN(), 0.5, true, "better"}} {
 		if got := Verdict(c.lo, c.hi, c.lower); got != c.want {
 			t.Errorf("[%v–%v], lower is better %v: %s", c.lo, c.hi, c.lower, got)
 		}
