@@ -63,6 +63,9 @@ func (n *core) PutPack(ctx context.Context, in api.PackText) (api.RulePack, erro
 	if err != nil {
 		return api.RulePack{}, errPack(err)
 	}
+	if e := checkNames("by, or the pack's name", in.By, p.Name()); e != nil {
+		return api.RulePack{}, e
+	}
 	if err := n.controlChange(ctx, &ledger.PackPut{Name: p.Name(), Text: []byte(in.Text), By: in.By}); err != nil {
 		return api.RulePack{}, err
 	}
@@ -180,6 +183,9 @@ func (n *core) renderPack(p ledger.Pack, bindings []ledger.Binding) api.RulePack
 
 // RemovePack removes a rule pack that binds no fleet.
 func (n *core) RemovePack(ctx context.Context, name, by string) error {
+	if e := checkNames("by", by); e != nil {
+		return e
+	}
 	return n.controlChange(ctx, &ledger.PackRemove{Name: name, By: by})
 }
 
@@ -187,6 +193,9 @@ func (n *core) RemovePack(ctx context.Context, name, by string) error {
 func (n *core) BindFleet(ctx context.Context, in api.FleetPacks) (api.FleetPacks, error) {
 	if in.FleetID == "" || len(in.FleetID) > MaxNameBytes {
 		return api.FleetPacks{}, errInvalid("fleet_id is missing or too long")
+	}
+	if e := checkNames("by or fleet_id", in.By, in.FleetID); e != nil {
+		return api.FleetPacks{}, e
 	}
 	err := n.controlChange(ctx, &ledger.FleetBind{Fleet: in.FleetID, Packs: in.Packs, By: in.By})
 	if in.Packs == nil {

@@ -83,6 +83,9 @@ func (n *core) Join(ctx context.Context, j api.JoinRequest) (api.JoinAnswer, err
 
 // nodesHere runs an operation on the control shard's leader.
 func (n *core) nodesHere(ctx context.Context, q nodesRequest) (nodesAnswer, error) {
+	if e := checkNames("by, or a node's ID", q.By, q.NodeID, q.Join.NodeID); e != nil {
+		return nodesAnswer{}, e
+	}
 	if _, err := n.store.ReadIndex(ctx, controlShard); err != nil {
 		return nodesAnswer{}, err
 	}

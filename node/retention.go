@@ -245,6 +245,9 @@ func (n *core) changeRetention(ctx context.Context, fleet, by, hint string, c le
 	if fleet == "" || len(fleet) > MaxNameBytes || len(by) > MaxNameBytes {
 		return errInvalid("fleet_id is missing, or a name is too long")
 	}
+	if e := checkNames("by or fleet_id", by, fleet); e != nil {
+		return e
+	}
 	a := n.do(ctx, controlShard, []ledger.Command{c})[0]
 	switch {
 	case a.err != nil:

@@ -176,6 +176,9 @@ func (n *core) RollbackSession(ctx context.Context, session string, r api.Sessio
 	if e := checkWords(r.By, r.Reason); e != nil {
 		return api.Task{}, e
 	}
+	if e := checkNames("session_id or fleet_id", session, r.FleetID); e != nil {
+		return api.Task{}, e
+	}
 	steps, fixed, err := n.steps(ctx, r.FleetID, session)
 	switch {
 	case err != nil:

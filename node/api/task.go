@@ -188,3 +188,7 @@ type Renewal struct {
 	State     string    `json:"state"`
 	ExpiresAt time.Time `json:"lease_expires_at"`
 }
+
+// ExactlyOnce says that a guarantee level, as a task or a lease names it, is
+// exactly_once.
+func ExactlyOnce(level string) bool { return level == "exactly_once" || level == "atp-3" }

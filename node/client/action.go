@@ -89,7 +89,7 @@ func (c *Client) act(ctx context.Context, agent string, v api.ActionVerdict, fn 
 	}
 	if err != nil {
 		s.Verdict, s.Error, s.NoRetry = "fail", err.Error(), errors.As(err, new(permanent))
-		if once(v.Guarantee) && cause != nil { // it was told to stop: nobody knows how far it came
+		if api.ExactlyOnce(v.Guarantee) && cause != nil { // it was told to stop: nobody knows how far it came
 			s.Verdict, err = "unknown", errors.Join(ErrInDoubt, err)
 		}
 	}

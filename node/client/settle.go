@@ -28,7 +28,7 @@ func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
 	s.Verdict = "complete"
 	if err == nil && result != nil {
 		if s.Result, err = json.Marshal(result); err != nil {
-			if err = Permanent(err); once(t.Guarantee) { // it has happened
+			if err = Permanent(err); api.ExactlyOnce(t.Guarantee) { // it has happened
 				s.Result, err = json.RawMessage(notEncodable), nil
 			}
 		}
@@ -38,9 +38,6 @@ func (h Handler) settlement(ctx context.Context, t *Task) (s api.Settlement) {
 	}
 	return s
 }
-
-// once says that a guarantee level is exactly_once.
-func once(level string) bool { return level == "exactly_once" || level == "atp-3" }
 
 // settle hands verdicts to the writer. The ended tasks' credit goes with them.
 func (w *worker) settle(list []api.Settlement) {

@@ -175,7 +175,7 @@ func (w *worker) take(list []api.Lease) {
 			w.mu.returned = append(w.mu.returned, api.Held{TaskID: l.TaskID, Epoch: l.Epoch})
 			continue
 		}
-		w.mu.held[l.TaskID] = &holding{id: l.TaskID, epoch: l.Epoch, once: once(l.Guarantee)}
+		w.mu.held[l.TaskID] = &holding{id: l.TaskID, epoch: l.Epoch, once: api.ExactlyOnce(l.Guarantee)}
 		w.mu.queue = append(w.mu.queue, Task{Lease: l, w: w})
 	}
 	calls := min(w.cfg.Concurrency-w.mu.busy, len(w.mu.queue))

@@ -56,7 +56,7 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
 	s := verdict(err, stdout, stderr)
-	if stdout.over && s.Verdict == "fail" && cmd.ProcessState.Success() && (a.effect || once(t)) {
+	if stdout.over && s.Verdict == "fail" && cmd.ProcessState.Success() && (a.effect || api.ExactlyOnce(t.Guarantee)) {
 		s = api.Settlement{Verdict: "complete", Result: cut(stdout)}
 	}
 	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() < 0 { // a signal ended it
@@ -68,13 +68,11 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 // inDoubt is the verdict on a command that was killed: of an exactly_once
 // effect nobody can tell whether it happened.
 func inDoubt(t api.Lease, s api.Settlement) api.Settlement {
-	if s.Verdict == "fail" && once(t) {
+	if s.Verdict == "fail" && api.ExactlyOnce(t.Guarantee) {
 		s.Verdict = "unknown"
 	}
 	return s
 }
-
-func once(t api.Lease) bool { return t.Guarantee == "exactly_once" || t.Guarantee == "atp-3" }
 
 // cut stands for an output that is too large for a result, of a command that
 // exited 0: what it did has happened, whatever it printed.

@@ -140,7 +140,7 @@ func TestBytesUntilAnswered(t *testing.T) {
 	if n := b.Used(); n < 1<<20-gate.FreeArriving || n > 1<<20 {
 		t.Errorf("%d bytes are counted for 1 MiB on its way", n)
 	}
-	time.Sleep(400 * time.Millisecond) // longer than the rest may take that has come already
+	<-unfinished(t, url, 1<<20) // whose time is over, and that of the first one would be
 	close(f.done)
 	if _, err := st.Receive(); err != nil {
 		t.Fatal(err)

@@ -197,10 +197,10 @@ func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 // deaf ends the reading of a stream; what is sent still gets out.
 func (c *call) deaf() {
-	c.deadline(time.Unix(1, 0))
 	c.mu.Lock()
-	c.mu.deaf = true
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.mu.deaf = true // in one with the deadline: another one would have it hear again
+	_ = c.rc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // cut ends the stream whatever it is doing.
@@ -231,7 +231,7 @@ func fail(err error) error {
 		e = api.Errorf(413, 2, "message_too_large", api.RetryNo, "%s", ce.Message()).WithHint("send smaller batches")
 	case errors.As(err, &e):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		e = api.Errorf(408, 2, "message_timeout", api.RetryLater, "the rest of a message did not come in time")
+		e = api.Errorf(408, 2, "message_timeout", api.RetryLater, "the rest of a message did not come in time").WithHint("send smaller batches, or over a faster link")
 	case ce != nil:
 		return ce
 	default:
