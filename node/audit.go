@@ -37,6 +37,9 @@ func (n *core) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, er
 	if f.Shard >= int(n.shards) {
 		return page, errNoShard(uint32(f.Shard))
 	}
+	if err := n.auditBarrier(ctx, f.Shard); err != nil {
+		return page, err
+	}
 	if some {
 		return n.find(ctx, f, list, limit)
 	}

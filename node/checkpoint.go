@@ -160,7 +160,7 @@ func (n *core) consistency(ctx context.Context, shard uint32, from uint64, text 
 	if !ok || from > head.Size {
 		return proof.ConsistencyProof{}, fmt.Errorf("shard %d from %d: not within the checkpoint", shard, from)
 	}
-	return atHolder(ctx, n, shard, methodLinks, shardQuestion{shard, from, head.Size}, n.linksHere)
+	return atHolder(ctx, n, shard, methodLinks, shardQuestion{Shard: shard, From: from, To: head.Size}, n.linksHere)
 }
 
 // cosignHere signs what agrees with this node's own replicas or, for a shard
@@ -286,7 +286,7 @@ func (n *core) ProveRecord(ctx context.Context, shard uint32, seq uint64) (proof
 		return proof.RecordProof{}, err
 	}
 	head, _ := c.Head(shard)
-	x, err := atHolder(ctx, n, shard, methodLeaf, shardQuestion{shard, seq, head.Size}, n.leafHere)
+	x, err := atHolder(ctx, n, shard, methodLeaf, shardQuestion{Shard: shard, From: seq, To: head.Size}, n.leafHere)
 	if err != nil {
 		return proof.RecordProof{}, err
 	}

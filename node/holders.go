@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -81,10 +83,14 @@ type shardQuestion struct {
 	Shard uint32 `json:"shard"`
 	From  uint64 `json:"from,omitempty"`
 	To    uint64 `json:"to,omitempty"`
+	// Barrier asks the leader how far the shard has come for certain, and for
+	// nothing else.
+	Barrier bool `json:"barrier,omitempty"`
 }
 
 // headAnswer is how far a shard's log reaches; no root: it is not hashed there.
 type headAnswer struct {
+	Applied uint64 `json:"applied,omitempty"` // for a barrier, alone
 	Records uint64 `json:"records"`
 	Size    uint64 `json:"size"`
 	Root    string `json:"root,omitempty"`
@@ -92,7 +98,11 @@ type headAnswer struct {
 	Note    []byte `json:"note,omitempty"`
 }
 
-func (n *core) headHere(_ context.Context, q shardQuestion) (headAnswer, error) {
+func (n *core) headHere(ctx context.Context, q shardQuestion) (headAnswer, error) {
+	if q.Barrier {
+		index, err := n.store.ReadIndex(ctx, q.Shard)
+		return headAnswer{Applied: index}, err
+	}
 	if n.store.Journal(q.Shard) == nil {
 		return headAnswer{}, errNotLeader
 	}
@@ -108,6 +118,49 @@ func (n *core) headHere(_ context.Context, q shardQuestion) (headAnswer, error) 
 	h := l.Head()
 	a.Size, a.Root = h.Size, hex.EncodeToString(h.Root[:])
 	return a, nil
+}
+
+// auditBarrier returns when the journals here have every record of what was
+// acknowledged anywhere before the call: of one shard, or of all. Where this
+// node has no replica, it is the leader that is asked for records, if it answers.
+func (n *core) auditBarrier(ctx context.Context, only int) error {
+	if api.IsStale(ctx) {
+		return nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	errs := make([]error, n.shards)
+	var wg sync.WaitGroup
+	for shard := range n.shards {
+		if only >= 0 && uint32(only) != shard {
+			continue
+		}
+		wg.Go(func() { errs[shard] = n.auditBarrierOf(ctx, shard) })
+	}
+	wg.Wait()
+	i := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+	if i < 0 {
+		return nil
+	}
+	return errs[i]
+}
+
+func (n *core) auditBarrierOf(ctx context.Context, shard uint32) error {
+	a, err := onLeader(ctx, n, shard, methodHead, shardQuestion{Shard: shard, Barrier: true}, n.headHere)
+	if err != nil {
+		if e := asAPIError(err); e.Code == "no_leader" {
+			return e.WithHint("consistency=stale (quorate ledger log --stale) shows what the answering node has")
+		}
+		return err
+	}
+	if n.store.Journal(shard) == nil {
+		return nil
+	}
+	if err := n.store.WaitApplied(ctx, shard, a.Applied); err != nil {
+		return api.Errorf(503, 5, "not_there_yet", api.RetryLater, "shard %d: this node has not applied what its leader has: %v", shard, err).
+			WithHint("ask another node, or with consistency=stale (quorate ledger log --stale)")
+	}
+	return nil
 }
 
 // treeHead is a shard's head: this node's own, or a holder's.

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,8 +49,31 @@ func TestStaleReads(t *testing.T) {
 	if err != nil || len(page.Tasks) != 1 {
 		t.Fatalf("stale list: %+v, %v", page, err)
 	}
+	if _, err := n.Audit(short, api.AuditFilter{Shard: -1}); code(err) != "no_leader" || !strings.Contains(asAPIError(err).Hint, "consistency=stale") {
+		t.Errorf("records without a quorum: %v", err)
+	}
+	if p, err := n.Audit(stale, api.AuditFilter{Shard: -1, Verb: "submit"}); err != nil || len(p.Records) != 1 {
+		t.Errorf("stale records: %+v, %v", p.Records, err)
+	}
 	agents, err := n.Agents(stale, api.AgentFilter{})
 	if err != nil || agents.Count != 1 {
 		t.Fatalf("stale agents: %+v, %v", agents, err)
+	}
+}
+
+// TestRecordsAreThere: what was acknowledged is in the audit log, whichever node
+// is asked.
+func TestRecordsAreThere(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, nil)
+	for i := range 40 {
+		by, at := c.nodes[i%3], c.nodes[(i+1)%3]
+		id := c.submit(by, api.TaskSpec{Action: "do", Target: "it"})
+		for _, f := range []api.AuditFilter{{Shard: -1, TaskID: id}, {Shard: -1, Limit: 1000}} {
+			p, err := at.Audit(t.Context(), f)
+			if err != nil || !slices.ContainsFunc(p.Records, func(r api.Record) bool { return r.TaskID == id }) {
+				t.Fatalf("task %d is not in the log (%+v): %v", i, f, err)
+			}
+		}
 	}
 }

@@ -67,6 +67,7 @@ type ledgerLogCmd struct {
 	recordFilter `embed:""`
 	Limit        int    `default:"100" help:"1 to 1000."`
 	Cursor       string `help:"Go on from the page before."`
+	Stale        bool   `help:"What the answering node has, at once and also without a quorum."`
 	JSON         bool   `name:"json" help:"Print JSON."`
 }
 
@@ -82,6 +83,9 @@ func (c *ledgerLogCmd) Run(ctx context.Context, con console) error {
 		return err
 	}
 	f.Limit, f.Cursor = c.Limit, c.Cursor
+	if c.Stale {
+		ctx = api.WithStale(ctx)
+	}
 	p, err := cl.Audit(ctx, f)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ const ConsistencyHeader = "Quorate-Consistency"
 
 type staleKey struct{}
 
-// WithStale lets reads under ctx be answered stale.
+// WithStale lets reads under ctx be answered stale, also through the client.
 func WithStale(ctx context.Context) context.Context { return context.WithValue(ctx, staleKey{}, true) }
 
 // IsStale says whether reads under ctx may be answered stale.

@@ -29,13 +29,13 @@ func (c *Client) Heartbeat(ctx context.Context, id string, h api.Heartbeat) (api
 
 // Agent reads an agent.
 func (c *Client) Agent(ctx context.Context, id string) (api.Agent, error) {
-	return get[api.Agent](ctx, c, answerWithin, "/v1/agents/"+url.PathEscape(id), nil)
+	return get[api.Agent](ctx, c, answerWithin, "/v1/agents/"+url.PathEscape(id), reading(ctx, url.Values{}))
 }
 
 // Agents lists a page of agents.
 func (c *Client) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, error) {
-	return get[api.AgentPage](ctx, c, answerWithin, "/v1/agents", query("action", f.Action, "target", f.Target, "fleet_id", f.FleetID, "state", f.State,
-		"limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
+	return get[api.AgentPage](ctx, c, answerWithin, "/v1/agents", reading(ctx, query("action", f.Action, "target", f.Target, "fleet_id", f.FleetID, "state", f.State,
+		"limit", strconv.Itoa(f.Limit), "cursor", f.Cursor)))
 }
 
 // Deregister removes an agent.
@@ -115,7 +115,7 @@ func auditQuery(f api.AuditFilter) url.Values {
 
 // Audit lists a page of records.
 func (c *Client) Audit(ctx context.Context, f api.AuditFilter) (api.RecordPage, error) {
-	return get[api.RecordPage](ctx, c, answerWithin, "/v1/audit", auditQuery(f))
+	return get[api.RecordPage](ctx, c, answerWithin, "/v1/audit", reading(ctx, auditQuery(f)))
 }
 
 // Export streams records with the bytes their hashes cover to fn, from one

@@ -224,13 +224,21 @@ func query(pairs ...string) url.Values {
 	return q
 }
 
+// reading adds how the read may be answered: under [api.WithStale], stale.
+func reading(ctx context.Context, q url.Values) url.Values {
+	if api.IsStale(ctx) {
+		q.Set("consistency", api.Stale)
+	}
+	return q
+}
+
 // Task reads a task, waiting up to wait (at most a minute) for its end.
 func (c *Client) Task(ctx context.Context, id string, wait time.Duration) (api.Task, error) {
 	q := url.Values{}
 	if wait = max(min(wait, time.Minute), 0); wait > 0 {
 		q.Set("wait", wait.String())
 	}
-	return get[api.Task](ctx, c, answerWithin+wait, "/v1/tasks/"+url.PathEscape(id), q)
+	return get[api.Task](ctx, c, answerWithin+wait, "/v1/tasks/"+url.PathEscape(id), reading(ctx, q))
 }
 
 // Wait reads a task when it has ended, or ctx ends.
@@ -245,8 +253,8 @@ func (c *Client) Wait(ctx context.Context, id string) (api.Task, error) {
 
 // Tasks lists a page of tasks.
 func (c *Client) Tasks(ctx context.Context, f api.TaskFilter) (api.TaskPage, error) {
-	return get[api.TaskPage](ctx, c, answerWithin, "/v1/tasks", query("state", strings.Join(f.States, ","), "fleet_id", f.FleetID, "action", f.Action,
-		"target", f.Target, "agent_id", f.AgentID, "session_id", f.SessionID, "rollback_failed", onlyTrue(f.RollbackFailed), "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor))
+	return get[api.TaskPage](ctx, c, answerWithin, "/v1/tasks", reading(ctx, query("state", strings.Join(f.States, ","), "fleet_id", f.FleetID, "action", f.Action,
+		"target", f.Target, "agent_id", f.AgentID, "session_id", f.SessionID, "rollback_failed", onlyTrue(f.RollbackFailed), "limit", strconv.Itoa(f.Limit), "cursor", f.Cursor)))
 }
 
 // Why says where a task stands and what it waits for.

@@ -78,7 +78,7 @@ func (s *server) operations() []operation {
 		{"DELETE", "/v1/agents/{id}", "deregister_agent", "Remove an agent; what it holds goes to others.", nil, nil, nil, one, (*server).deregister},
 		{"POST", "/v1/agents/{id}/heartbeat", "heartbeat", "Say that an agent is alive, and how loaded.", api.Heartbeat{}, api.HeartbeatAck{}, nil, one, (*server).heartbeat},
 		{"POST", "/v1/agents/{id}/session", "session", "Stay connected (NDJSON of events): the end of the connection is the agent's loss.", sessionBody{}, api.SessionEvent{}, nil, one, (*server).session},
-		{"GET", "/v1/audit", "list_records", "List audit records of the answering node.", nil, api.RecordPage{}, auditQuery, one, (*server).audit},
+		{"GET", "/v1/audit", "list_records", "List audit records.", nil, api.RecordPage{}, append(slices.Clone(auditQuery), consistency), one, (*server).audit},
 		{"GET", "/v1/audit/export", "export_records", "Stream the audit log as NDJSON with canonical bytes: all of it, up to the sizes given (SHARD:SIZE,…), verifiable offline; or with a filter some records of it.", nil, api.Record{}, append(slices.Clone(auditQuery), "sizes"), one, (*server).export},
 		{"GET", "/v1/audit/checkpoint", "audit_checkpoint", "Make an audit checkpoint: a signed note (text/plain) of all shards' tree heads, cosigned by the peers.", nil, nil, nil, one, (*server).checkpoint},
 		{"GET", "/v1/audit/keys", "audit_keys", "The public keys of audit checkpoints (text/plain), a line each.", nil, nil, nil, one, (*server).auditKeys},
