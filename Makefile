@@ -31,8 +31,9 @@ release:
 	GOOS=linux GOARCH=arm64 $(BUILD) -trimpath -o dist/quorate-linux-arm64 ./cmd/quorate
 	@ls -l dist
 
+# Tests of whole clusters wait more than they compute.
 test:
-	$(GO) test -timeout 10m ./...
+	$(GO) test -timeout 10m -parallel 4 ./...
 
 # The packages whose correctness hangs on concurrency. The end-to-end tests run
 # the nodes as processes, where the detector of the test would see nothing.

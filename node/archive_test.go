@@ -208,6 +208,7 @@ func (c *testCluster) archiveFiles(old *proof.Checkpoint) {
 
 // TestArchiveInterrupted: whatever archiving stops at, nothing is gone that is not archived, and it goes on later.
 func TestArchiveInterrupted(t *testing.T) {
+	t.Parallel()
 	change := func(cfg *Config) { cfg.BootstrapExpect, cfg.Shards = 1, 1 }
 	c := startCluster(t, 1, change)
 	c.fill(c.nodes[0], 5)

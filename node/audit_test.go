@@ -19,6 +19,7 @@ import (
 // TestAuditIsProved: three nodes sign one checkpoint, an export and single
 // records verify against it, and the log extends what it was.
 func TestAuditIsProved(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	n := c.nodes[0]
 	id := c.submit(n, api.TaskSpec{Action: "vet", Target: "go", Input: json.RawMessage(`"INPUT"`), SessionID: "s1"})
@@ -100,6 +101,7 @@ func extends(t *testing.T, n *Node, cp proof.Signed, shard uint32, sizes map[uin
 // TestAuditIsFound: pages by the index have what a walk through everything
 // has, in blocks that are indexed and behind them.
 func TestAuditIsFound(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, func(cfg *Config) { cfg.BootstrapExpect, cfg.Shards = 1, 1 })
 	n := c.nodes[0]
 	const batches = 6

@@ -12,6 +12,7 @@ import (
 // is refused, held for approval, raised and allowed, and that each decision is
 // in the audit log with the pack's version.
 func TestCompliance(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	ctx := t.Context()
 	a, b := c.nodes[0], c.nodes[1]

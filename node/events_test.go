@@ -16,6 +16,7 @@ import (
 // Events begin now, come once and in order, and go on from an ID at another
 // node.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	enough := errors.New("enough")
 	collect := func(n *Node, after string, count int, begin func()) (got []api.Event) {
@@ -82,6 +83,7 @@ func TestEvents(t *testing.T) {
 
 // A client's stream of events outlives its node.
 func TestClientEvents(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	cl := clientOf(t, c.nodes...)
 	enough := errors.New("enough")

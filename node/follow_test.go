@@ -54,6 +54,7 @@ func submits(ctx context.Context, t *testing.T, c *client.Client) (await func(id
 // one is closed, with whatever it does; each client knows of them from what it
 // does itself.
 func TestClientFollows(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	c.allKnown()
 	lost := c.nodes[0]

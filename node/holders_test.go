@@ -15,6 +15,7 @@ import (
 // TestAuditOfShardsElsewhere: with five nodes and three replicas a shard, each
 // node signs, exports, finds and proves what is in every shard.
 func TestAuditOfShardsElsewhere(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, func(cfg *Config) { quickHealth(cfg); cfg.Shards = 4; cfg.Logger = memberLogger(t) })
 	c.eventually("placement", c.placed)
 	c.admit("n4")

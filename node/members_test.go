@@ -157,6 +157,7 @@ func (c *testCluster) load(ctx context.Context, nodes func() []*Node) *memberLoa
 // TestThreeToFiveToThree grows a cluster by two nodes and has two founders
 // leave, under load. Nothing is lost, every node serves every shard.
 func TestThreeToFiveToThree(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, func(cfg *Config) { quickHealth(cfg); cfg.Shards = 4; cfg.Logger = memberLogger(t) })
 	var serving atomic.Pointer[[]*Node]
 	nodes := func() []*Node { return *serving.Load() }

@@ -14,6 +14,7 @@ import (
 // TestStaleReads: a node that lost its quorum says so when it is asked for the
 // truth, and still tells what it knows to who is content with that.
 func TestStaleReads(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	n := c.nodes[0]
 	c.register(n, "a", "do:it")

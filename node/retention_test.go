@@ -53,6 +53,7 @@ func TestRetention(t *testing.T) {
 // TestRetentionOfFleets: each fleet's own retention counts, is the same on
 // every node, and spares what is not settled.
 func TestRetentionOfFleets(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, func(cfg *Config) { withAuto(cfg); cfg.Shards = 1 })
 	ctx, n := t.Context(), c.nodes[0]
 	for i, r := range []api.Retention{{FleetID: "short", TasksMillis: 60_000, KeysMillis: 60_000}, {FleetID: "keyed", TasksMillis: 60_000, KeysMillis: 7200_000}, {FleetID: "gone", TasksMillis: 60_000}} {

@@ -61,6 +61,7 @@ func (a *authority) issue(x *x509.Certificate) tls.Certificate {
 // Nodes whose API listeners are TLS's, and want to know the client: it calls,
 // streams and follows with Config.TLS, by https to nodes it was told of too.
 func TestClientTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	serves := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, ClientCAs: ca.pool, ClientAuth: tls.RequireAndVerifyClientCert, Certificates: []tls.Certificate{
 		ca.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})}}

@@ -412,6 +412,7 @@ func TestCheckpointGoesToTheNextHolder(t *testing.T) {
 // TestOneKeyTenThousandTimes: ten thousand concurrent declarations of one key,
 // from three nodes, by as many agents: one go.
 func TestOneKeyTenThousandTimes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, withAuto)
 	const count, batch = 10_000, 50
 	var effects, done atomic.Int64

@@ -63,6 +63,7 @@ func working(t *testing.T, c *client.Client, cfg client.WorkConfig) (stop func()
 // Tasks submitted over a stream are pushed to agents at every node and end
 // once each.
 func TestStreamLifecycles(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	const tasks = 2000
 	var mu sync.Mutex
