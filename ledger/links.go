@@ -189,6 +189,14 @@ func (t *Tasks) halt(i uint32, e *entry, step TaskID) {
 	t.move(i, e, StateFailed, false)
 }
 
+// perhaps says that an attempt which did not complete may have done something,
+// and that it can be undone. Of exactly_once a failure says that it did not
+// happen, and what nobody can tell is unknown: compensating it might take back
+// what never was.
+func (e *entry) perhaps() bool {
+	return e.x != nil && e.epoch > 0 && e.guarantee != ExactlyOnce && e.x.Terms.Rollback.Declared() && e.ended != endErased
+}
+
 // undoStep does to a step of this shard what its saga asks. over: nothing is
 // left to do; otherwise the saga is told when there isn't. Irreversible and
 // failed means that its rollback failed.
@@ -229,12 +237,19 @@ func (t *Tasks) undoStep(id, saga TaskID, by string) (o Outcome, over bool) {
 		e.x.Saga, e.x.Undo = saga, true
 		t.touch(i, e)
 		return e.outcome(OK, false), false
-	case e.state.Terminal():
+	case e.state.Terminal() && !(e.broken() && e.perhaps()):
 		return e.outcome(OK, true), true
+	case e.state.Terminal():
+		if i == 0 {
+			i, e = t.keep(e)
+		}
+		e.x.Saga = saga
+		t.undo(i, e, by, "step of "+saga.String())
+		return e.outcome(OK, false), false
 	}
 	e.close()
 	e.notBefore, e.err = 0, "its session is rolled back"
-	if e.x != nil && e.epoch > 0 && e.guarantee != ExactlyOnce && e.x.Terms.Rollback.Declared() { // an earlier attempt may have done it
+	if e.perhaps() {
 		e.x.Saga = saga
 		t.undo(i, e, by, "step of "+saga.String())
 		return e.outcome(OK, false), false

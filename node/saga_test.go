@@ -39,3 +39,45 @@ func TestRunningStepIsUndone(t *testing.T) {
 	c.inState(id, "rolled_back")
 	c.inState(saga.TaskID, "rolled_back")
 }
+
+// A step that was begun and failed may have done something: it is undone with
+// its session. Under exactly_once the failure says that it did not happen.
+func TestFailedStepIsUndone(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, nil)
+	n := c.nodes[0]
+	c.register(n, "w", "deploy:web")
+	c.register(n, "u", "undo:web")
+	failed := func(level, key string) string {
+		id := c.submit(n, api.TaskSpec{Action: "deploy", Target: "web", SessionID: "sess", Guarantee: level, IdempotencyKey: key,
+			Rollback: json.RawMessage(`{"action":"undo"}`), RetryPolicy: &api.RetryPolicy{MaxRetries: new(int)}})
+		if api.ExactlyOnce(level) {
+			if _, err := n.Approve(t.Context(), id, api.Judgement{By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step := c.lease(n, "w", 20)
+		if v := c.settle(n, "w", step, "fail"); v.Error != nil || step.TaskID != id {
+			t.Fatal(step, v.Error)
+		}
+		c.inState(id, "failed")
+		return id
+	}
+	once := failed("exactly_once", "k1")
+	if _, err := n.RollbackSession(t.Context(), "sess", api.SessionRollback{By: "ann"}); code(err) != "nothing_to_roll_back" {
+		t.Fatal(err)
+	}
+	id := failed("at_least_once", "k2")
+	saga, err := n.RollbackSession(t.Context(), "sess", api.SessionRollback{By: "ann"})
+	if err != nil || len(saga.Steps) != 1 || saga.Steps[0] != id {
+		t.Fatalf("%v %+v", err, saga)
+	}
+	undo := c.lease(n, "u", 20)
+	if undo.ParentTaskID != id {
+		t.Fatalf("%+v", undo)
+	}
+	c.settle(n, "u", undo, "complete")
+	c.inState(id, "rolled_back")
+	c.inState(saga.TaskID, "rolled_back")
+	c.inState(once, "failed")
+}

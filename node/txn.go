@@ -196,19 +196,24 @@ func (n *core) RollbackSession(ctx context.Context, session string, r api.Sessio
 }
 
 // steps are the tasks of a session that a rollback has to look at, in the
-// order they are undone: what has not ended, then what completed, newest
-// first. fixed names completed ones that can't be undone.
+// order they are undone: what has not ended, then what has, newest first; of
+// what did not complete only attempts that may have done something. fixed names
+// completed ones that can't be undone.
 func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger.TaskID, fixed []string, err error) {
 	var found []api.Task
 	f := api.TaskFilter{FleetID: fleet, SessionID: session, Limit: api.MaxPage,
-		States: []string{"submitted", "awaiting_approval", "ready", "assigned", "running", "unknown", "rolling_back", "completed", "failed"}}
+		States: []string{"submitted", "awaiting_approval", "ready", "assigned", "running", "unknown", "rolling_back", "completed", "failed", "timed_out", "cancelled"}}
 	for {
 		p, err := n.Tasks(ctx, f)
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, t := range p.Tasks {
-			if t.Role != "" || t.State == "failed" && !t.RollbackFailed {
+			switch {
+			case t.Role != "":
+				continue
+			case t.State != "failed" && t.State != "timed_out" && t.State != "cancelled" || t.RollbackFailed:
+			case t.Epoch == 0 || !undoable(&t) || api.ExactlyOnce(t.Guarantee): // as the ledger judges
 				continue
 			}
 			found = append(found, t)
@@ -218,7 +223,7 @@ func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger
 		}
 	}
 	for _, t := range undoOrder(found) {
-		if t.State == "completed" && (len(t.Rollback) == 0 || string(t.Rollback) == "null") {
+		if t.State == "completed" && !undoable(t) {
 			fixed = append(fixed, t.TaskID)
 			continue
 		}
@@ -230,6 +235,9 @@ func (n *core) steps(ctx context.Context, fleet, session string) (steps []ledger
 	}
 	return steps, fixed, nil
 }
+
+// undoable says that a task declares how it is rolled back.
+func undoable(t *api.Task) bool { return len(t.Rollback) > 0 && string(t.Rollback) != "null" }
 
 // newestSteps are as many steps as one saga undoes, and what its description
 // begins with when that is not all. Asked for again, the rest is undone.
@@ -259,7 +267,7 @@ func undoOrder(steps []api.Task) []*api.Task {
 		}
 		return t.CompletedAt.UnixMilli()
 	}
-	q := &undoable{less: func(a, b *api.Task) bool {
+	q := &undoQueue{less: func(a, b *api.Task) bool {
 		return cmp.Or(cmp.Compare(ended(b), ended(a)), b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.TaskID, a.TaskID)) < 0
 	}}
 	for i := range steps {
@@ -280,17 +288,17 @@ func undoOrder(steps []api.Task) []*api.Task {
 	return out
 }
 
-// undoable are steps that nothing waited for which is not undone yet.
-type undoable struct {
+// undoQueue has the steps that nothing waited for which is not undone yet.
+type undoQueue struct {
 	steps []*api.Task
 	less  func(a, b *api.Task) bool
 }
 
-func (q *undoable) Len() int           { return len(q.steps) }
-func (q *undoable) Less(i, j int) bool { return q.less(q.steps[i], q.steps[j]) }
-func (q *undoable) Swap(i, j int)      { q.steps[i], q.steps[j] = q.steps[j], q.steps[i] }
-func (q *undoable) Push(x any)         { q.steps = append(q.steps, x.(*api.Task)) }
-func (q *undoable) Pop() any {
+func (q *undoQueue) Len() int           { return len(q.steps) }
+func (q *undoQueue) Less(i, j int) bool { return q.less(q.steps[i], q.steps[j]) }
+func (q *undoQueue) Swap(i, j int)      { q.steps[i], q.steps[j] = q.steps[j], q.steps[i] }
+func (q *undoQueue) Push(x any)         { q.steps = append(q.steps, x.(*api.Task)) }
+func (q *undoQueue) Pop() any {
 	t := q.steps[len(q.steps)-1]
 	q.steps = q.steps[:len(q.steps)-1]
 	return t
