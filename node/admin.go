@@ -310,13 +310,22 @@ func (n *core) createHere(_ context.Context, shard uint32) (struct{}, error) {
 	if shard >= n.shards {
 		return struct{}{}, errShort
 	}
+	n.orders.Lock()
+	defer n.orders.Unlock()
 	return struct{}{}, n.store.Create(shard, n.founders())
 }
 
 // dropHere puts a replica away. The asker found that its group does not know
-// it; an asker that leads no longer may come late, when it was placed here
-// again: what is placed here stays.
-func (n *core) dropHere(_ context.Context, shard uint32) (struct{}, error) {
+// it, and may come late, when the replica was placed here again: where it is
+// placed is asked for anew, and what is placed here stays. A replica is made
+// after it was placed, so that one is either seen here as placed, or made when
+// this is done.
+func (n *core) dropHere(ctx context.Context, shard uint32) (struct{}, error) {
+	n.orders.Lock()
+	defer n.orders.Unlock()
+	if err := n.caughtUp(ctx, controlShard); err != nil {
+		return struct{}{}, err
+	}
 	if p, ok := n.placement(shard); !ok || slices.Contains(p.Voters, n.id.RaftID) || slices.Contains(p.Learners, n.id.RaftID) {
 		return struct{}{}, api.Errorf(409, 5, "placed_here", api.RetryLater, "shard %d is placed on this node", shard)
 	}

@@ -35,6 +35,7 @@ type core struct {
 	contacts   atomic.Pointer[[]nodeRef] // members as told when joining
 	ledChanged chan struct{}             // capacity 1: what this node leads changed, or somebody came who does not know it
 	admin      administrator
+	orders     sync.Mutex                     // replicas are made and put away one at a time
 	hosts      atomic.Pointer[map[uint64]int] // what each member holds; nil when not known
 	fatal      func(error)
 

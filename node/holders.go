@@ -135,32 +135,17 @@ func (n *core) auditBarrier(ctx context.Context, only int) error {
 		if only >= 0 && uint32(only) != shard {
 			continue
 		}
-		wg.Go(func() { errs[shard] = n.auditBarrierOf(ctx, shard) })
+		wg.Go(func() { errs[shard] = n.caughtUp(ctx, shard) })
 	}
 	wg.Wait()
 	i := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 	if i < 0 {
 		return nil
 	}
+	if e := asAPIError(errs[i]); e.Layer == 5 {
+		return e.WithHint("ask again, or with consistency=stale (quorate ledger log --stale) for what the answering node has")
+	}
 	return errs[i]
-}
-
-func (n *core) auditBarrierOf(ctx context.Context, shard uint32) error {
-	a, err := onLeader(ctx, n, shard, methodHead, shardQuestion{Shard: shard, Barrier: true}, n.headHere)
-	if err != nil {
-		if e := asAPIError(err); e.Code == "no_leader" {
-			return e.WithHint("consistency=stale (quorate ledger log --stale) shows what the answering node has")
-		}
-		return err
-	}
-	if n.store.Journal(shard) == nil {
-		return nil
-	}
-	if err := n.store.WaitApplied(ctx, shard, a.Applied); err != nil {
-		return api.Errorf(503, 5, "not_there_yet", api.RetryLater, "shard %d: this node has not applied what its leader has: %v", shard, err).
-			WithHint("ask another node, or with consistency=stale (quorate ledger log --stale)")
-	}
-	return nil
 }
 
 // treeHead is a shard's head: this node's own, or a holder's.

@@ -25,3 +25,16 @@ func (n *core) barrier(ctx context.Context, shard uint32) error {
 	_, err := n.store.ReadIndex(ctx, shard)
 	return err
 }
+
+// caughtUp returns when this node's replica of a shard, if it has one, has
+// applied everything that was acknowledged anywhere before the call.
+func (n *core) caughtUp(ctx context.Context, shard uint32) error {
+	a, err := onLeader(ctx, n, shard, methodHead, shardQuestion{Shard: shard, Barrier: true}, n.headHere)
+	if err != nil || n.store.Reader(shard) == nil {
+		return err
+	}
+	if err := n.store.WaitApplied(ctx, shard, a.Applied); err != nil {
+		return api.Errorf(503, 5, "not_there_yet", api.RetryLater, "shard %d: this node has not applied what its leader has: %v", shard, err)
+	}
+	return nil
+}

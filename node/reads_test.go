@@ -56,6 +56,9 @@ func TestStaleReads(t *testing.T) {
 	if p, err := n.Audit(stale, api.AuditFilter{Shard: -1, Verb: "submit"}); err != nil || len(p.Records) != 1 {
 		t.Errorf("stale records: %+v, %v", p.Records, err)
 	}
+	if _, err := n.core.Load().dropHere(short, 1); code(err) != "no_leader" { // what it knows of placements may be old
+		t.Errorf("a replica put away without a quorum: %v", err)
+	}
 	agents, err := n.Agents(stale, api.AgentFilter{})
 	if err != nil || agents.Count != 1 {
 		t.Fatalf("stale agents: %+v, %v", agents, err)
