@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -121,6 +122,9 @@ func (n *core) Agents(ctx context.Context, f api.AgentFilter) (api.AgentPage, er
 	limit, err := pageLimit(f.Limit)
 	if err != nil {
 		return page, err
+	}
+	if states := []string{"", api.AgentHealthy, api.AgentDraining, api.AgentUnresponsive, api.AgentOffline}; !slices.Contains(states, f.State) {
+		return page, api.Errorf(400, 3, "unknown_state", api.RetryNo, "there is no agent state %.64q", f.State).WithHint("want one of %v", states[1:])
 	}
 	cur, err := openCursor(n.cursorKey, "agents", f.Cursor)
 	if err != nil {

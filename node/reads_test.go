@@ -59,6 +59,9 @@ func TestStaleReads(t *testing.T) {
 	if _, err := n.core.Load().dropHere(short, 1); code(err) != "no_leader" { // what it knows of placements may be old
 		t.Errorf("a replica put away without a quorum: %v", err)
 	}
+	if _, err := n.Agents(stale, api.AgentFilter{State: "bogus"}); code(err) != "unknown_state" || !strings.Contains(asAPIError(err).Hint, api.AgentDraining) {
+		t.Errorf("agents of no state: %v", err)
+	}
 	agents, err := n.Agents(stale, api.AgentFilter{})
 	if err != nil || agents.Count != 1 {
 		t.Fatalf("stale agents: %+v, %v", agents, err)

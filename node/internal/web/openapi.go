@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"reflect"
 	"regexp"
@@ -86,10 +87,14 @@ func parametersOf(o operation, op map[string]any) (params []any) {
 			op["responses"].(map[string]any)["200"].(map[string]any)["headers"] = consistencyHeader
 			continue
 		}
-		params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})
+		kind := cmp.Or(queryKinds[q], "string")
+		params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": kind}})
 	}
 	return params
 }
+
+// queryKinds are parameters that are not just words.
+var queryKinds = map[string]string{"limit": "integer", "shard": "integer", "seq": "integer", "from_size": "integer", "rollback_failed": "boolean"}
 
 // media are the answers that are not one JSON value.
 var media = map[string]string{

@@ -120,8 +120,12 @@ func (s *server) tasks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	failed, err := truth("rollback_failed", q.Get("rollback_failed"))
+	if err != nil {
+		return err
+	}
 	f := api.TaskFilter{FleetID: q.Get("fleet_id"), Action: q.Get("action"), Target: q.Get("target"), AgentID: q.Get("agent_id"),
-		SessionID: q.Get("session_id"), RollbackFailed: q.Get("rollback_failed") == "true", Limit: limit, Cursor: q.Get("cursor")}
+		SessionID: q.Get("session_id"), RollbackFailed: failed, Limit: limit, Cursor: q.Get("cursor")}
 	for _, v := range q["state"] {
 		f.States = append(f.States, strings.Split(v, ",")...)
 	}

@@ -54,13 +54,9 @@ func (s *server) handler(o operation) http.Handler {
 		limit = int64(s.cfg.MaxBatchBytes)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RawQuery != "" {
-			for q := range r.URL.Query() {
-				if !slices.Contains(o.query, q) {
-					s.fail(w, errBad("unknown_parameter", "%s has no parameter %s", o.path, excerpt([]byte(q))).WithHint("it takes: %s", orNone(o.query)))
-					return
-				}
-			}
+		if err := o.parameters(r); err != nil {
+			s.fail(w, err)
+			return
 		}
 		if slices.Contains(o.query, consistency) {
 			var err error
@@ -83,6 +79,23 @@ func (s *server) handler(o operation) http.Handler {
 		}
 		s.fail(w, err)
 	})
+}
+
+// parameters checks that those of a request are known, and none is there twice
+// but the states of tasks.
+func (o *operation) parameters(r *http.Request) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	for q, values := range r.URL.Query() {
+		switch {
+		case !slices.Contains(o.query, q):
+			return errBad("unknown_parameter", "%s has no parameter %s", o.path, excerpt([]byte(q))).WithHint("it takes: %s", orNone(o.query))
+		case len(values) > 1 && (o.name != "list_tasks" || q != "state") && q != consistency:
+			return errBad("bad_parameter", "%s is there %d times", q, len(values)).WithHint("once")
+		}
+	}
+	return nil
 }
 
 func orNone(list []string) string {
@@ -320,6 +333,13 @@ func seconds(name, s string) (time.Duration, error) {
 		return 0, errBad("bad_parameter", "%s=%s is negative", name, excerpt([]byte(s)))
 	}
 	return min(d, maxWait), nil
+}
+
+func truth(name, s string) (bool, error) {
+	if s != "" && s != "true" && s != "false" {
+		return false, errBad("bad_parameter", "%s=%s is neither true nor false", name, excerpt([]byte(s)))
+	}
+	return s == "true", nil
 }
 
 func number(name, s string) (int, error) {
