@@ -151,7 +151,7 @@ func read(resp *http.Response, out any) error {
 	if resp.StatusCode >= 300 {
 		e := &api.Error{}
 		if json.Unmarshal(b, e) != nil || e.Code == "" {
-			e = api.Errorf(resp.StatusCode, 2, "unexpected_answer", api.RetryNo, "%s: %.200s", resp.Status, b)
+			e = strange(resp, b)
 		}
 		return e
 	}
@@ -162,6 +162,21 @@ func read(resp *http.Response, out any) error {
 		return api.Errorf(502, 2, "unexpected_answer", api.RetryNo, "the answer does not decode: %v", err)
 	}
 	return nil
+}
+
+// strange is an answer that no node gives: a proxy's, when it did not reach
+// one, or lost it and can't tell what came of the request.
+func strange(resp *http.Response, b []byte) *api.Error {
+	e := api.Errorf(resp.StatusCode, 2, "unexpected_answer", api.RetryNo, "%s: %.200s", resp.Status, b)
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		e.Retry = api.RetrySameKey
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		e.Retry = api.RetryLater
+	default:
+		return e
+	}
+	return e.WithHint("it is not a node's: look at the proxy in between")
 }
 
 func newKey() string { return "auto-" + rand.Text() }

@@ -129,6 +129,38 @@ func TestNotAProblem(t *testing.T) {
 	}
 }
 
+// TestProxy: a proxy that lost its node answers with a page of its own; what it
+// was asked is asked again, with the same key.
+func TestProxy(t *testing.T) {
+	keys := make(chan string, 8)
+	url, _ := node(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		var spec api.TaskSpec
+		if err := json.NewDecoder(r.Body).Decode(&spec); err != nil {
+			t.Error(err)
+		}
+		keys <- spec.IdempotencyKey
+		if pages := []int{502, 503, 504, 429}; n < len(pages) {
+			http.Error(w, "<html>", pages[n])
+			return
+		}
+		_, _ = io.WriteString(w, `{"task_id":"t1","state":"ready"}`)
+	})
+	v, err := dial(t, 0, url).Submit(t.Context(), api.TaskSpec{Action: "a", Target: "b"})
+	if err != nil || v.TaskID != "t1" || len(keys) != 5 {
+		t.Fatalf("%+v, %v after %d requests", v, err, len(keys))
+	}
+	for first := <-keys; len(keys) > 0; {
+		if k := <-keys; k != first || k == "" {
+			t.Errorf("key %q, first %q", k, first)
+		}
+	}
+	down, _ := node(t, func(_ int, w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) })
+	_, err = dial(t, time.Millisecond, down).Cluster(t.Context())
+	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Code != "unexpected_answer" || e.Retry != api.RetrySameKey || !strings.Contains(e.Hint, "proxy") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Patience ends with what a node said, not with what another did not say.
 func TestPatience(t *testing.T) {
 	url, n := node(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
