@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,63 +114,5 @@ func TestStreamLifecycles(t *testing.T) {
 		if err != nil || task.State != "completed" || task.Attempts != 1 || ended[id] != 1 {
 			t.Fatalf("%+v, performed %d times: %v", task, ended[id], err)
 		}
-	}
-}
-
-// When an agent's node is cut off, the agent goes on elsewhere with what it
-// holds: nothing is given again.
-func TestStreamNodeDies(t *testing.T) {
-	c := startCluster(t, 3, nil)
-	release := make(chan struct{})
-	var begun atomic.Int32
-	w := working(t, clientOf(t, c.nodes...), client.WorkConfig{Manifest: manifest("w", 20, "do:it"), Handler: func(ctx context.Context, task *client.Task) (any, error) {
-		begun.Add(1)
-		select {
-		case <-release:
-			return "done", nil
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}})
-	var ids []string
-	for range 20 {
-		ids = append(ids, c.submit(c.nodes[0], api.TaskSpec{Action: "do", Target: "it", LeaseSeconds: 2}))
-	}
-	c.eventually("all begun", func() error {
-		if n := begun.Load(); n != 20 {
-			return fmt.Errorf("%d", n)
-		}
-		return nil
-	})
-	var at *Node
-	for i, n := range c.nodes {
-		if n.core.Load().sessions.connected("w") {
-			at = n
-			c.nodes = append(c.nodes[:i:i], c.nodes[i+1:]...)
-			break
-		}
-	}
-	at.server.Close() // no word of goodbye to anybody
-	for _, v := range at.core.Load().id.Voters {
-		if v.RaftID != at.id.RaftID {
-			at.core.Load().store.PeerDown(v.RaftID)
-		}
-	}
-	if err := at.Close(); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(3 * time.Second) // longer than a lease: only renewals keep it
-	close(release)
-	for _, id := range ids {
-		task, err := c.nodes[0].Task(t.Context(), id, 10*time.Second)
-		if err != nil || task.State != "completed" || task.Attempts != 1 || string(task.Result) != `"done"` {
-			t.Errorf("%s %s attempts %d result %s: %v", id, task.State, task.Attempts, task.Result, err)
-		}
-	}
-	if n := begun.Load(); n != 20 {
-		t.Errorf("%d calls, want 20", n)
-	}
-	if err := w(); err != nil {
-		t.Error(err)
 	}
 }

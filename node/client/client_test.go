@@ -154,7 +154,7 @@ func TestProxy(t *testing.T) {
 			t.Errorf("key %q, first %q", k, first)
 		}
 	}
-	down, _ := node(t, func(_ int, w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) })
+	down, _ := node(t, func(_ int, w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) })
 	_, err = dial(t, time.Millisecond, down).Cluster(t.Context())
 	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Code != "unexpected_answer" || e.Retry != api.RetrySameKey || !strings.Contains(e.Hint, "proxy") {
 		t.Errorf("%v", err)
