@@ -274,7 +274,7 @@ func (t *Tasks) timeout(id TaskID) Outcome {
 	t.rec = Record{Verb: VerbTimeout}
 	if x := e.x; x != nil && e.epoch > 0 && x.Terms.Rollback.Declared() && (x.Terms.OnFailure || x.Undo) { // it was begun: what it did is undone
 		e.err = "the deadline passed"
-		t.undoBegun(i, e)
+		t.undoBegun(i, e, false)
 		return e.outcome(OK, false)
 	}
 	t.move(i, e, StateTimedOut, false)

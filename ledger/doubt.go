@@ -22,19 +22,15 @@ func (t *Tasks) expireLogged(i uint32, e *entry, c *Expire) Outcome {
 	}
 	t.endAttempt(e, c.Agent, c.Epoch, endExpired)
 	e.err = c.Reason.String()
-	if e.x.Undo && e.x.Terms.Rollback.Declared() {
-		t.undoBegun(i, e)
-		return e.outcome(OK, false)
-	}
 	t.failed(i, e, t.afterFailure(e, true), false)
 	return e.outcome(OK, false)
 }
 
 // undoBegun undoes a task that was begun and that nobody performs any more:
 // what it did, if anything, is compensated. rec is set.
-func (t *Tasks) undoBegun(i uint32, e *entry) {
+func (t *Tasks) undoBegun(i uint32, e *entry, settled bool) {
 	e.x.Undo, e.notBefore = false, 0
-	t.move(i, e, StateRollingBack, false)
+	t.move(i, e, StateRollingBack, settled)
 	e.x.Rollback = t.hook(e, RoleRollback)
 }
 
@@ -105,12 +101,11 @@ func (t *Tasks) failed(i uint32, e *entry, to State, settled bool) {
 	t.settle(e)
 	t.rec = rec
 	switch {
+	case e.x.Undo && e.perhaps(), to == StateFailed && e.x.Terms.OnFailure && !e.x.Cancel && !e.x.Undo:
+		t.undoBegun(i, e, settled)
+		return
 	case e.x.Cancel || e.x.Undo: // nobody wants it any more
 		e.notBefore, to = 0, StateCancelled
-	case to == StateFailed && e.x.Terms.OnFailure:
-		t.move(i, e, StateRollingBack, settled)
-		e.x.Rollback = t.hook(e, RoleRollback)
-		return
 	}
 	t.move(i, e, to, settled)
 }
