@@ -304,6 +304,10 @@ func (t *Tasks) cancel(c *Cancel) Outcome {
 		e.err = c.Reason
 	}
 	t.rec = Record{Verb: VerbCancel, Actor: c.By, Detail: t.words(c.Reason)}
+	if e.x != nil && e.x.Undo && e.perhaps() {
+		t.undoBegun(i, e, false)
+		return e.outcome(OK, false)
+	}
 	t.move(i, e, StateCancelled, false)
 	return e.outcome(OK, false)
 }

@@ -205,6 +205,10 @@ func (t *Tasks) undoStep(id, saga TaskID, by string) (o Outcome, over bool) {
 	if e == nil {
 		return Outcome{Code: NotFound, ID: id}, true
 	}
+	if e.x != nil && !e.x.Saga.IsZero() && e.x.Saga != saga && (!e.state.Terminal() || e.x.Stuck) {
+		t.tellSaga(e.x.Saga, id, StateRollingBack, false) // who waited for it waits no more
+		i, e = t.find(id)
+	}
 	switch {
 	case e.x != nil && e.x.Stuck:
 		if i == 0 {
@@ -267,7 +271,8 @@ func (t *Tasks) tellSaga(saga, step TaskID, state State, stuck bool) {
 	t.stepEnded(saga, step, state, stuck)
 }
 
-// stepEnded takes a saga on.
+// stepEnded takes a saga on. A step that has not ended is one that another saga
+// of the session waits for now: that one has all that was left of this one.
 func (t *Tasks) stepEnded(saga, step TaskID, state State, stuck bool) Outcome {
 	i, e := t.find(saga)
 	switch {
@@ -283,6 +288,12 @@ func (t *Tasks) stepEnded(saga, step TaskID, state State, stuck bool) Outcome {
 	}
 	if i == 0 {
 		i, e = t.keep(e)
+	}
+	if !state.Terminal() {
+		e.err = "another rollback of the session has taken over, at step " + step.String()
+		t.rec = Record{Verb: VerbCancel, Actor: "saga", Detail: e.err}
+		t.move(i, e, StateCancelled, false)
+		return e.outcome(OK, false)
 	}
 	if e.state == StateFailed {
 		e.err = ""
