@@ -309,7 +309,14 @@ func (t *Tasks) release(c *Release) Outcome {
 	}
 	e.ended, e.ready = endSettled, t.now
 	t.rec = Record{Verb: VerbRelease, Agent: c.Agent, Epoch: c.Epoch}
-	t.move(i, e, StateReady, false)
+	switch {
+	case e.x == nil || !e.x.Undo:
+		t.move(i, e, StateReady, false)
+	case e.attempts > 0 && e.perhaps(): // not by this attempt, perhaps by one before
+		t.undoBegun(i, e, false)
+	default: // its session is rolled back
+		t.move(i, e, StateCancelled, false)
+	}
 	return e.outcome(OK, false)
 }
 

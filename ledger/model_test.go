@@ -8,11 +8,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is the simple reference of one exactly_once task: what the table of
-// states promises, without shards, rows, records or indexes.
+// model is the simple reference of one task whose leases are in the log: what
+// the table of states promises, without shards, rows, records or indexes.
 type model struct {
+	once                        bool // exactly_once; otherwise at_least_once
 	verify, rollback, onUnknown bool
 	need, retries               int
+	deadline                    bool // there is one
 
 	state            State
 	epoch            uint64
@@ -22,6 +24,26 @@ type model struct {
 	asked, child     bool // verify was asked in this doubt; it is open
 	undoing          bool // a rollback task is open
 	cancelled, stuck bool
+	wanted           bool // undone: its session is rolled back
+	late             bool // the deadline's time has come
+	erased           bool
+	sagas            int
+}
+
+// Before and after the deadline, where there is one.
+const modelEarly, modelDeadline, modelLate = 1000, 5000, 6000
+
+func (m *model) over() bool { return m.deadline && m.late }
+
+func (m *model) ended() bool {
+	return slices.Contains([]State{StateCompleted, StateFailed, StateCancelled, StateTimedOut, StateRolledBack}, m.state)
+}
+
+// perhaps: an attempt that did not complete may have done something.
+func (m *model) perhaps() bool { return !m.once && m.epoch > 0 && m.rollback && !m.erased }
+
+func (m *model) broken() bool {
+	return m.epoch > 0 && (m.state == StateFailed || m.state == StateTimedOut || m.state == StateCancelled)
 }
 
 func (m *model) gate() {
@@ -41,7 +63,9 @@ func (m *model) notDone() {
 	m.settle()
 	m.attempts++
 	switch {
-	case m.cancelled:
+	case m.wanted && m.perhaps():
+		m.undo()
+	case m.cancelled || m.wanted:
 		m.state = StateCancelled
 	case m.attempts > m.retries:
 		m.state = StateFailed
@@ -52,12 +76,14 @@ func (m *model) notDone() {
 
 func (m *model) done() {
 	m.settle()
-	m.state = StateCompleted
+	if m.state = StateCompleted; m.wanted && m.rollback {
+		m.undo()
+	}
 }
 
 func (m *model) undo() {
 	m.settle()
-	m.state, m.undoing = StateRollingBack, true
+	m.state, m.undoing, m.wanted = StateRollingBack, true, false
 }
 
 func (m *model) doubt() {
@@ -87,20 +113,20 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 	}
 	by := rapid.SampledFrom([]string{"ann", "ben", "sue"}).Draw(t, "by")
 	held := m.holds(agent, epoch)
-	switch k := rapid.IntRange(0, 13).Draw(t, "command"); k {
+	switch k := rapid.IntRange(0, 17).Draw(t, "command"); k {
 	case 0:
-		if ok = m.state == StateAwaitingApproval && by != "sue" && !slices.Contains(m.by, by); ok {
+		if ok = m.state == StateAwaitingApproval && !m.over() && by != "sue" && !slices.Contains(m.by, by); ok {
 			m.by = append(m.by, by)
 			m.gate()
 		}
 		return &Decide{ID: id, By: by}, ok
 	case 1:
-		if ok = m.state == StateAwaitingApproval; ok {
+		if ok = m.state == StateAwaitingApproval && !m.over(); ok {
 			m.state = StateCancelled
 		}
 		return &Decide{ID: id, By: by, Reject: true}, ok
 	case 2, 3:
-		if ok = m.state == StateReady && !slices.Contains(m.by, agent); ok {
+		if ok = m.state == StateReady && !m.over() && !slices.Contains(m.by, agent); ok {
 			m.state, m.agent, m.epoch = StateRunning, agent, m.epoch+1
 		}
 		return &Lease{ID: id, Agent: agent}, ok
@@ -116,8 +142,10 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 		}
 		return &Fail{ID: id, Agent: agent, Epoch: epoch, Retryable: true}, held
 	case 6, 7:
-		if ok = held && m.state == StateRunning; ok {
+		if ok = held && m.state == StateRunning; ok && m.once {
 			m.doubt()
+		} else if ok {
+			m.notDone()
 		}
 		return &Expire{ID: id, Agent: agent, Epoch: epoch}, ok
 	case 8, 9:
@@ -129,7 +157,68 @@ func (m *model) step(t *rapid.T, s *Tasks, id TaskID) (c Command, ok bool) {
 		}
 		return &Steal{ID: id, From: agent, FromEpoch: epoch, Agent: thief, Node: "n2", FromLoad: 900}, ok
 	}
+	if k := rapid.IntRange(0, 9).Draw(t, "rare"); k < 4 {
+		return m.rare(t, id, by, k)
+	}
 	return m.person(t, id, by)
+}
+
+// rare is what happens to few tasks.
+func (m *model) rare(t *rapid.T, id TaskID, by string, k int) (c Command, ok bool) {
+	switch k {
+	case 0:
+		m.late = true
+		switch {
+		case m.ended() || !m.deadline || m.state == StateUnknown || m.state == StateRollingBack:
+			return &Timeout{ID: id}, false
+		case m.state == StateRunning && m.once:
+			m.doubt()
+		case m.epoch > 0 && m.rollback && m.wanted:
+			m.undo()
+		default:
+			m.state = StateTimedOut
+		}
+		return &Timeout{ID: id}, true
+	case 1:
+		if ok = m.ended(); ok {
+			m.erased = true
+		}
+		return &Erase{ID: id, By: by}, ok
+	case 2:
+		release := &Release{ID: id, Agent: m.agent, Epoch: m.epoch}
+		if ok = m.state == StateRunning; ok {
+			switch {
+			case !m.wanted:
+				m.state = StateReady
+			case m.attempts > 0 && m.perhaps():
+				m.undo()
+			default:
+				m.state = StateCancelled
+			}
+		}
+		return release, ok
+	}
+	m.session()
+	m.sagas++
+	return &Saga{ID: NewTaskID(1, modelEarly, 1000+uint64(m.sagas)), Fleet: "default", Session: "s", Steps: []TaskID{id}, By: by}, true
+}
+
+// session is rolled back, of which the task is a step.
+func (m *model) session() {
+	switch {
+	case m.stuck || m.state == StateRollingBack:
+	case (m.state == StateCompleted || m.state == StateUnknown) && m.rollback && !m.erased:
+		m.undo()
+	case m.state == StateUnknown || m.state == StateRunning:
+		m.wanted = true
+	case m.broken() && m.perhaps():
+		m.undo()
+	case m.ended():
+	case m.perhaps():
+		m.undo()
+	default:
+		m.state = StateCancelled
+	}
 }
 
 // hooks ends the open verify or rollback task; nil when there is none.
@@ -196,13 +285,21 @@ func (m *model) person(t *rapid.T, id TaskID, by string) (c Command, ok bool) {
 		case StateCancelled:
 			ok = true // repeated
 		case StateRunning:
-			m.cancelled, ok = true, true
-			m.doubt()
+			switch ok = true; {
+			case m.once:
+				m.cancelled = true
+				m.doubt()
+			case m.wanted && m.perhaps():
+				m.undo()
+			default:
+				m.state = StateCancelled
+			}
 		}
 		return &Cancel{ID: id, By: by}, ok
 	case 2:
-		if ok = (m.state == StateFailed || m.state == StateCancelled) && !m.stuck; ok {
-			m.by, m.cancelled, m.attempts = nil, false, 0
+		if ok = (m.state == StateFailed || m.state == StateCancelled || m.state == StateTimedOut) && !m.stuck && !m.erased; ok {
+			m.by, m.cancelled, m.wanted, m.attempts = nil, false, false, 0
+			m.deadline = m.deadline && !m.late
 			m.gate()
 		}
 		return &Retry{ID: id, By: by}, ok
@@ -210,8 +307,8 @@ func (m *model) person(t *rapid.T, id TaskID, by string) (c Command, ok bool) {
 	switch {
 	case m.state == StateRollingBack || m.state == StateRolledBack:
 		ok = true // repeated
-	case !m.rollback || m.stuck:
-	case m.state == StateCompleted || m.state == StateUnknown || (m.state == StateFailed || m.state == StateCancelled) && m.epoch > 0:
+	case !m.rollback || m.stuck || m.erased:
+	case m.state == StateCompleted || m.state == StateUnknown || m.broken():
 		m.undo()
 		ok = true
 	}
@@ -222,13 +319,19 @@ func (m *model) person(t *rapid.T, id TaskID, by string) (c Command, ok bool) {
 // failure is shrunk, and names its seed.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{verify: rapid.Bool().Draw(t, "verify"), onUnknown: rapid.Bool().Draw(t, "on-unknown"),
+		m := &model{once: rapid.Bool().Draw(t, "once"), deadline: rapid.Bool().Draw(t, "deadline"), verify: rapid.Bool().Draw(t, "verify"), onUnknown: rapid.Bool().Draw(t, "on-unknown"),
 			need: rapid.IntRange(0, 2).Draw(t, "approvers"), retries: rapid.IntRange(0, 2).Draw(t, "retries")}
-		m.rollback = !m.verify || rapid.Bool().Draw(t, "rollback")
+		m.rollback = !m.verify || !m.once || rapid.Bool().Draw(t, "rollback")
 		m.onUnknown = m.onUnknown && m.rollback
 		id := NewTaskID(1, 1000, 1)
 		spec := testSpec()
 		spec.Guarantee, spec.Key, spec.SubmittedBy, spec.Retry = ExactlyOnce, "k", "sue", RetryPolicy{MaxRetries: uint32(m.retries)}
+		if !m.once {
+			spec.Guarantee = AtLeastOnce
+		}
+		if m.deadline {
+			spec.DeadlineMillis = modelDeadline
+		}
 		terms := Terms{Approvers: uint32(m.need), OnUnknown: m.onUnknown}
 		if m.verify {
 			terms.Verify = Hook{Action: "check", Target: "x"}
@@ -241,7 +344,11 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		apply := func(c Command) Outcome {
-			o, _ := s.Apply(At{Index: 1, TimeMillis: 1000}, c.Append(nil), nil)
+			at := int64(modelEarly)
+			if m.late {
+				at = modelLate
+			}
+			o, _ := s.Apply(At{Index: 1, TimeMillis: at}, c.Append(nil), nil)
 			return o
 		}
 		if o := apply(&Declare{ID: id, RequestHash: DeclareHash(&spec, &terms), Spec: spec, Terms: terms}); o.Code != OK {
