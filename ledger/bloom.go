@@ -8,17 +8,23 @@ import "encoding/binary"
 // cache line give 1 in 4,000 to 10,000 false answers a layer, each of which
 // costs a read of some 50 µs: at 16 bits, 1 in 1,000, they were a twelfth of
 // what submitting costs. A name takes 3 bytes; ten million, with the room of
-// the last layer, 44 MB.
+// the last layer, 44 MB. A layer's memory is taken a chunk at a time: all of it
+// at once, 33 MB in each of four shards at 14.6 million names, held applying up
+// for as long as 0.5 s on a machine that had to find the pages.
 type bloom struct {
 	layers []bloomLayer
 }
 
 type bloomLayer struct {
-	blocks []bloomBlock // a power of two of them
-	room   int          // names it still takes
+	chunks []*bloomChunk // a power of two of blocks; nil: nothing was entered there
+	mask   uint64        // of blocks
+	room   int           // names it still takes
 }
 
-type bloomBlock [8]uint64
+type (
+	bloomChunk [256]bloomBlock
+	bloomBlock [8]uint64
+)
 
 const (
 	bloomFirstNames = bloomBlockNames << 11
@@ -37,14 +43,20 @@ func (f *bloom) add(name *[16]byte) {
 	if n := len(f.layers); n == 0 || f.layers[n-1].room == 0 {
 		names := bloomFirstNames
 		if n > 0 {
-			names = bloomGrowth * bloomBlockNames * len(f.layers[n-1].blocks)
+			names = bloomGrowth * bloomBlockNames * int(f.layers[n-1].mask+1)
 		}
-		f.layers = append(f.layers, bloomLayer{blocks: make([]bloomBlock, names/bloomBlockNames), room: names})
+		blocks := names / bloomBlockNames
+		f.layers = append(f.layers, bloomLayer{chunks: make([]*bloomChunk, blocks/len(bloomChunk{})), mask: uint64(blocks - 1), room: names})
 	}
 	l := &f.layers[len(f.layers)-1]
 	l.room--
 	h, bits := bloomHashes(name)
-	b := &l.blocks[h&uint64(len(l.blocks)-1)]
+	h &= l.mask
+	c := &l.chunks[h/uint64(len(bloomChunk{}))]
+	if *c == nil {
+		*c = new(bloomChunk)
+	}
+	b := &(*c)[h%uint64(len(bloomChunk{}))]
 	for range bloomProbes {
 		b[bits>>6&7] |= 1 << (bits & 63)
 		bits >>= 9
@@ -55,7 +67,12 @@ func (f *bloom) mayHave(name *[16]byte) bool {
 	h, bits := bloomHashes(name)
 	for i := range f.layers {
 		l := &f.layers[i]
-		b := &l.blocks[h&uint64(len(l.blocks)-1)]
+		at := h & l.mask
+		c := l.chunks[at/uint64(len(bloomChunk{}))]
+		if c == nil {
+			continue
+		}
+		b := &c[at%uint64(len(bloomChunk{}))]
 		hit, x := true, bits
 		for range bloomProbes {
 			if b[x>>6&7]&(1<<(x&63)) == 0 {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -102,6 +103,14 @@ func TestBloom(t *testing.T) {
 	}
 	if len(f.layers) != 2 {
 		t.Errorf("%d layers", len(f.layers))
+	}
+	// The name that begins a layer of megabytes takes no more memory than others.
+	grown := bloom{layers: []bloomLayer{{mask: 1<<19 - 1}}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	grown.add(new([16]byte))
+	if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 256<<10 || grown.layers[1].room < 4*bloomBlockNames<<19-1 {
+		t.Errorf("%d bytes for a name; the next layer has room for %d", after.TotalAlloc-before.TotalAlloc, grown.layers[1].room)
 	}
 }
 
