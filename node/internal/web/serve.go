@@ -68,9 +68,9 @@ func (s *server) handler(o operation) http.Handler {
 		stream := o.size == lines && isLines(r)
 		b := &timedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), timeout: s.cfg.BodyTimeout, each: stream}
 		r.Body = b
+		b.meter = s.cfg.Bytes.Meter()
+		defer func() { s.cfg.Bytes.Give(b.meter.Done()) }()
 		if !stream { // a stream has no end to speak of; each of its lines has
-			b.meter = s.cfg.Bytes.Meter()
-			defer func() { s.cfg.Bytes.Give(b.meter.Done()) }()
 			r.Body = http.MaxBytesReader(w, b, limit)
 		}
 		err := o.handle(s, w, r)
@@ -114,7 +114,7 @@ type timedBody struct {
 	timeout time.Duration
 	each    bool
 	begun   bool
-	meter   *gate.Meter // nil: it is not kept
+	meter   *gate.Meter
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
@@ -123,10 +123,8 @@ func (b *timedBody) Read(p []byte) (int, error) {
 		_ = b.rc.SetReadDeadline(time.Now().Add(b.timeout)) // a recorder in a test has none
 	}
 	n, err := b.ReadCloser.Read(p)
-	if b.meter != nil {
-		if over := b.meter.Add(n); over != nil {
-			return n, over
-		}
+	if over := b.meter.Add(n); over != nil {
+		return n, over
 	}
 	if errors.Is(err, io.EOF) {
 		_ = b.rc.SetReadDeadline(time.Time{})

@@ -113,6 +113,9 @@ func (s *server) submitLines(w http.ResponseWriter, r *http.Request) error {
 		if _ = rc.Flush(); err != nil {
 			return nil // its verdicts say so
 		}
+		if b, ok := r.Body.(*timedBody); ok { // what was read of the next ones as well is not counted: at most a line
+			s.cfg.Bytes.Give(b.meter.Done())
+		}
 	}
 	if err := in.Err(); err != nil {
 		e := asError(bodyError(err))
