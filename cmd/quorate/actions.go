@@ -99,9 +99,9 @@ func (c *actionRunCmd) Run(ctx context.Context, con console) error {
 		return err
 	}
 	defer declare.Close()
-	settle, err := client.New(client.Config{URLs: c.API, Token: c.Token}) // until it is acknowledged
+	settle, err := c.patient(0) // until it is acknowledged
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer settle.Close()
 	if len(c.Command) > 0 && c.Command[0] == "--" {

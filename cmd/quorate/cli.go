@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,14 +46,52 @@ type apiFlags struct {
 	// Patience is counted from the first failure: a long wait for an answer is
 	// not impatience.
 	Patience time.Duration `default:"10s" help:"How long to try again while no node gives a decision; 0 for ever."`
+	// For https:// addresses: a proxy's, or an embedded node's.
+	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"CA certificates (PEM) to check https:// addresses with; default: the system's." env:"QUORATE_TLS_CA"`
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate (PEM) to show them." env:"QUORATE_TLS_CERT"`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)." env:"QUORATE_TLS_KEY"`
 }
 
-func (f apiFlags) client() (*client.Client, error) {
-	c, err := client.New(client.Config{URLs: f.API, Token: f.Token, Patience: f.Patience})
+func (f apiFlags) client() (*client.Client, error) { return f.patient(f.Patience) }
+
+// patient makes a client that tries again for so long; 0 is for ever.
+func (f apiFlags) patient(patience time.Duration) (*client.Client, error) {
+	conf, err := f.tls()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	c, err := client.New(client.Config{URLs: f.API, Token: f.Token, Patience: patience, TLS: conf})
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return c, nil
+}
+
+func (f apiFlags) tls() (*tls.Config, error) {
+	if f.TLSCA == "" && f.TLSCert == "" && f.TLSKey == "" {
+		return nil, nil
+	}
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		return nil, errors.New("--tls-cert and --tls-key go together")
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.TLSCA != "" {
+		b, err := os.ReadFile(f.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		if conf.RootCAs = x509.NewCertPool(); !conf.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("--tls-ca: %s has no certificate in PEM", f.TLSCA)
+		}
+	}
+	if f.TLSCert != "" {
+		c, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{c}
+	}
+	return conf, nil
 }
 
 // yamlConfig reads a flat YAML file whose keys are flag names; a key that is
