@@ -75,6 +75,7 @@ type slot struct {
 	why     *choice // of the newest lease's agent; nil: not known
 	raised  uint8   // by so many bands, since its deadline is near
 	shelved bool    // refused to who asked: offered again at nextTry
+	passed  uint8   // by so many approvers, since it was shelved last
 	queued  uint64  // its turn among what the scheduler was told of
 	inHands         // who holds it, or is about to
 }
@@ -318,7 +319,7 @@ func (d *desk) applied(events []ledger.Event) {
 		}
 		d.unhand(i)
 		s.gen++ // a handle from an earlier turn is stale
-		s.ending, s.nextTry, s.leasing, s.shelved, s.raised = false, 0, false, false, 0
+		s.ending, s.nextTry, s.leasing, s.shelved, s.raised, s.passed = false, 0, false, false, 0, 0
 		d.watch(i)
 		if e.State == ledger.StateReady && (d.mu.opened || d.mu.fresh) && !e.Self {
 			out = append(out, d.ready(i))
@@ -358,6 +359,31 @@ func (d *desk) unlease(id ledger.TaskID, nowMillis int64) {
 		d.rearm(i)
 	}
 }
+
+// passOn offers a task again at once that was about to be leased to one of its
+// approvers, who does not wait meanwhile: the next best gets it. When nobody
+// else comes for it either, it is shelved.
+func (d *desk) passOn(id ledger.TaskID, nowMillis int64) {
+	d.mu.Lock()
+	i, ok := d.mu.byID[id]
+	if !ok || !d.mu.slots[i].leasing || d.mu.slots[i].passed == passesMost {
+		d.mu.Unlock()
+		d.unlease(id, nowMillis)
+		return
+	}
+	s := d.mu.slots[i]
+	s.leasing = false
+	s.passed++
+	d.unhand(i)
+	s.gen++
+	r := d.ready(i)
+	d.mu.Unlock()
+	d.push([]ready{r})
+}
+
+// passesMost bounds the lease calls of approvers that a task is passed on by in
+// a row.
+const passesMost = 8
 
 // shelve offers a ready task again at a time, instead of now.
 func (d *desk) shelve(h sched.Handle, atMillis int64) {

@@ -226,7 +226,7 @@ func (d *desk) due(nowMillis int64) (cmds []ledger.Command, asks []unconfirmed) 
 		switch {
 		case s.nextTry > nowMillis:
 		case s.shelved:
-			s.shelved = false
+			s.shelved, s.passed = false, 0
 			if b.State == ledger.StateReady && s.lease.agent == "" && !s.leasing {
 				back = append(back, d.ready(i))
 			}

@@ -46,8 +46,12 @@ func (n *core) commitLeases(got []grant, agent string, node uint64) []grant {
 		if len(again) > 0 {
 			n.propose(shard, again)
 		}
-		if stop || e != nil { // a rule has changed since, or the agent is one of the task's approvers
-			n.unlease(shard, id)
+		if stop || e != nil {
+			if d := n.desk(shard); d != nil && e == nil && len(again) == 0 { // the agent is one of the task's approvers
+				d.passOn(id, n.nowMillis())
+			} else { // a rule has changed since
+				n.unlease(shard, id)
+			}
 			open.Done()
 			continue
 		}
