@@ -145,6 +145,9 @@ func (n *core) revalidate(id ledger.TaskID, agent string) (cmds []ledger.Command
 		have = int(t.Txn.Terms.Approvers)
 	}
 	need := approvalsNeeded(t.Spec.Guarantee, int(t.Txn.Terms.Approvers), r)
+	if ready && r.Guarantee > t.Spec.Guarantee && (r.Rule != t.Txn.Terms.Rule || r.Pack != t.Txn.Terms.Pack) {
+		need = min(max(need, have+1), ledger.MaxApprovers) // its level stays what was declared: one more person decides
+	}
 	switch {
 	case r.Refuse:
 		return append(cmds, &ledger.Cancel{ID: id, By: "rule " + r.Rule, Reason: r.Message}), true, nil

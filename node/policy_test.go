@@ -134,3 +134,56 @@ func TestIDIsTheKeyOfAnIntentWithout(t *testing.T) {
 		t.Errorf("approved: %+v, was %+v", again, v)
 	}
 }
+
+// raisePack wants deploys exactly_once.
+const raisePack = `pack: raise
+version: "1"
+rules:
+- id: once
+  trigger: {verbs: ["deploy:*"]}
+  validations: [{field: guarantee, equals: exactly_once}]
+  on_violation: raise_level
+  level: exactly_once
+  message: a deploy happens once
+`
+
+// A task keeps the level that it was declared with: when a rule has come since
+// that wants a higher one, one more person decides, once.
+func TestLevelRaisedLater(t *testing.T) {
+	t.Parallel()
+	c := &governed{startCluster(t, 1, nil)}
+	ctx, n := t.Context(), c.nodes[0]
+	intent := api.ActionRequest{AgentID: "a1", TaskSpec: api.TaskSpec{FleetID: "f", Action: "deploy", Target: "web", IdempotencyKey: "k",
+		Guarantee: "at_least_once", Approval: []byte(`{"approvers":1}`)}}
+	v := c.want(c.declare(n, intent), api.DecisionWait)
+	approve := func(by string) {
+		t.Helper()
+		if _, err := n.Approve(ctx, v.TaskID, api.Judgement{By: by}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	approve("ann")
+	if _, err := n.PutPack(ctx, api.PackText{Text: raisePack}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.BindFleet(ctx, api.FleetPacks{FleetID: "f", Packs: []string{"raise@1"}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if again := c.want(c.declare(n, intent), api.DecisionWait); again.TaskID != v.TaskID {
+			t.Fatalf("%+v", again)
+		}
+	}
+	if x := c.task(n, v.TaskID); x.State != "awaiting_approval" || x.Guarantee != "at_least_once" {
+		t.Errorf("%s, %s", x.State, x.Guarantee)
+	}
+	approve("ben")
+	again := c.want(c.declare(n, intent), api.DecisionGo)
+	if again.TaskID != v.TaskID {
+		t.Errorf("%+v", again)
+	}
+	want := "[raise@1 asked again: raise_level: rule once of raise@1: a deploy happens once raise@1 asked again: raise_level: rule once of raise@1: a deploy happens once lease]"
+	if got := fmt.Sprint(c.trail(v.TaskID)); got != want {
+		t.Errorf("recorded\n%s, want\n%s", got, want)
+	}
+}
