@@ -143,7 +143,7 @@ func outcomeError(o ledger.Outcome, id ledger.TaskID) *api.Error {
 	case ledger.StaleLease:
 		e = errStale(id, o.Epoch)
 	case ledger.BadState:
-		e = api.Errorf(409, 5, "bad_state", api.RetryNo, "task %s is %s: that is not possible any more", id, o.State)
+		e = api.Errorf(409, 5, "bad_state", api.RetryNo, "task %s is %s: that is not possible now", id, o.State).WithHint("%s", hintOf(o.State, id))
 	case ledger.Invalid:
 		e = api.Errorf(422, 5, "invalid_task", api.RetryNo, "%s", o.Detail)
 	default:
@@ -158,8 +158,22 @@ func outcomeError(o ledger.Outcome, id ledger.TaskID) *api.Error {
 	return e
 }
 
+// hintOf is what to do with a task in a state that forbids what was asked.
+func hintOf(s ledger.State, id ledger.TaskID) string {
+	switch {
+	case s == ledger.StateUnknown:
+		return fmt.Sprintf("it is in doubt: quorate task why %s says who is asked; quorate task resolve settles it", id)
+	case s == ledger.StateRollingBack:
+		return fmt.Sprintf("it is being undone: quorate task watch %s", id)
+	case s.Terminal():
+		return fmt.Sprintf("it has ended: quorate task get %s says how", id)
+	}
+	return fmt.Sprintf("quorate task why %s says where it stands", id)
+}
+
 func errNoTask(id string) *api.Error {
-	e := api.Errorf(404, 5, "task_not_found", api.RetryNo, "there is no task %s", id)
+	e := api.Errorf(404, 5, "task_not_found", api.RetryNo, "there is no task %s", id).
+		WithHint("another cluster's, or evicted after its retention: quorate ledger log --task finds its records")
 	e.Task = id
 	return e
 }

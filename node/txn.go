@@ -89,7 +89,9 @@ func (n *core) judge(ctx context.Context, id string, j api.Judgement, reject boo
 		if err != nil || len(b) != len(c.Digest) {
 			return api.Task{}, api.Errorf(422, 7, "bad_digest", api.RetryNo, "request_digest %.80q is not 64 hexadecimal digits", j.Digest).WithHint("the task shows its request_digest")
 		}
-		copy(c.Digest[:], b)
+		if copy(c.Digest[:], b); c.Digest == ([32]byte{}) { // in a command: none is given
+			return api.Task{}, outcomeError(ledger.Outcome{Code: ledger.DigestMismatch}, tid)
+		}
 	}
 	return n.govern(ctx, tid, c)
 }

@@ -222,6 +222,7 @@ func TestApprovalSurvivesRestart(t *testing.T) {
 	}
 	judge(c.nodes[0], "test", v.RequestDigest, "self_approval")
 	judge(c.nodes[0], "a1", v.RequestDigest, "self_approval")
+	judge(c.nodes[0], "ann", fmt.Sprintf("%064x", 0), "digest_mismatch")
 	judge(c.nodes[0], "ann", fmt.Sprintf("%064x", 1), "digest_mismatch")
 	judge(c.nodes[0], "ann", "x", "bad_digest")
 	judge(c.nodes[1], "ann", v.RequestDigest, "")
