@@ -159,7 +159,16 @@ func (s *evictions) of(tasks []ledger.Task) (cmds []ledger.Command) {
 // undoable says that a task is a step that its session, still going on, may
 // want undone. What can't be learned keeps it.
 func (s *evictions) undoable(t *ledger.Task) bool {
-	if t.State != ledger.StateCompleted && (t.Epoch == 0 || t.Spec.Guarantee == ledger.ExactlyOnce) || !t.Txn.Terms.Rollback.Declared() || t.Spec.Session == "" {
+	switch t.State {
+	case ledger.StateCompleted:
+	case ledger.StateFailed, ledger.StateTimedOut, ledger.StateCancelled:
+		if t.Epoch == 0 || t.Spec.Guarantee == ledger.ExactlyOnce { // as the ledger judges: nothing was done
+			return false
+		}
+	default:
+		return false
+	}
+	if !t.Txn.Terms.Rollback.Declared() || t.Spec.Session == "" {
 		return false
 	}
 	name := [2]string{t.Spec.Fleet, t.Spec.Session}
