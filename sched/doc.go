@@ -20,6 +20,9 @@
 // its share and no more, and a task is taken before any of its fleet's next band
 // that became ready AgingMillis after it: low is late, never never.
 //
+// Best-ranked is of those that wait here. One that waits at another node is not given the handle, however much better: nodes tell one
+// another what their idle agents can do, not who waits with what rank, and a lease handed over may be refused there and come back.
+//
 // # Progress
 //
 //	Push          lock-free   fetch-and-add claims a slot, CAS publishes it (injector)
@@ -55,8 +58,7 @@
 //
 // # Measured
 //
-// go test -run xxx -bench . ./sched; two shared cores, ns per handle, 0
-// allocations, 17 to 19 bytes a handle queued; rows 1 to 3 when idle:
+// go test -run xxx -bench . ./sched; two shared cores, ns per handle, 0 allocations, 17 to 19 bytes a handle queued; rows 1 to 3 when idle:
 //
 //	own lane, push and take 1 / 32 / 256         11 / 3.4 / 2.8   (bare lane 7 / 1.1)
 //	push 1, thief takes ≤ 32 / 1                 10 to 14 / 45 to 52
@@ -68,13 +70,11 @@
 //	match, rank, lease among 10,000, 1 / 8 taken 950 to 1,300 / 310 to 480  (node; fronts in the queues: 1,610, 1,020 beside it)
 //	push to a parked worker and back             528
 //
-// Behind another fleet's 100,000, 2,000 tasks have .500 of the service at 1:1,
-// .250 at 3:1, .750 at 1:3; the first waits for 0 to 8 others (TestFairShare).
+// Behind another fleet's 100,000, 2,000 tasks have .500 of the service at 1:1, .250 at 3:1, .750 at 1:3; the first waits for 0 to 8 others (TestFairShare).
 //
 // # Rejected
 //
-// Three other lanes: at the type lane, with figures. One mutex over rings:
-// submit 1 / 32 80 / 83, with a taker 57 / 57, 1 M tasks 51, parked 688. Reusing
+// Three other lanes: at the type lane, with figures. One mutex over rings: submit 1 / 32 80 / 83, with a taker 57 / 57, 1 M tasks 51, parked 688. Reusing
 // blocks: hazard pointers or epochs on each Push and Take, for 17 bytes. One
 // account of fleets for all workers: one served well by some starves elsewhere.
 package sched
