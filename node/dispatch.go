@@ -186,7 +186,7 @@ func (n *core) leaseOnce(ctx context.Context, s *seat, w *sched.Worker, caps []s
 		got = n.park(ctx, s, w, caps, room)
 	}
 	if len(got) == 0 {
-		return nil
+		return s.unpack(room) // what roused it, while the room that it fills is set aside for it
 	}
 	return n.bodies(ctx, s.agent, got)
 }

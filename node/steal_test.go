@@ -25,6 +25,42 @@ func TestIdleSteals(t *testing.T) {
 	c.equalLedgers()
 }
 
+// An agent that may have one task at a time steals one.
+func TestStealsUpToItsLimit(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, nil)
+	n := c.nodes[0]
+	begun, release := make(chan struct{}, 10), make(chan struct{})
+	defer close(release)
+	hang := func(context.Context, *client.Task) (any, error) {
+		<-release
+		return nil, nil
+	}
+	working(t, clientOf(t, n), client.WorkConfig{Manifest: manifest("busy", 0, "do:it"), Handler: hang, Concurrency: 1, Credit: 4})
+	for k := range 4 {
+		c.submit(n, api.TaskSpec{Action: "do", Target: "it", IdempotencyKey: fmt.Sprint(k)})
+	}
+	c.eventually("all are held", func() error {
+		if k := len(c.heldBy("busy")); k != 4 {
+			return fmt.Errorf("%d", k)
+		}
+		return nil
+	})
+	working(t, clientOf(t, n), client.WorkConfig{Manifest: manifest("thief", 1, "do:it"), Concurrency: 1, Credit: 1,
+		Handler: func(ctx context.Context, task *client.Task) (any, error) {
+			begun <- struct{}{}
+			return hang(ctx, task)
+		}})
+	select {
+	case <-begun:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it begins with nothing")
+	}
+	if list := c.stolenBy("thief"); len(list) != 1 {
+		t.Errorf("%d were stolen", len(list))
+	}
+}
+
 func (c *testCluster) idleSteals(t *testing.T, at *Node, capability string) {
 	const tasks = 9
 	release := make(chan struct{})
