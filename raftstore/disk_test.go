@@ -350,6 +350,50 @@ func testFsyncFailure(t *testing.T, where, suffix string) {
 	})
 }
 
+// TestDirectoryFsyncFailure: the directory of the log can't be synced when there is a new log in it, where Pebble would
+// end the process; or when there is a new table, which Pebble would write anew.
+func TestDirectoryFsyncFailure(t *testing.T) {
+	for _, where := range []string{"/data/log", "/data/state"} {
+		t.Run(where[6:], func(t *testing.T) {
+			var broken atomic.Bool
+			l := newLone(t, func(c *Config) {
+				c.MemTableBytes = 256 << 10
+				c.CheckpointInterval = 20 * time.Millisecond
+				c.FS = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+					if broken.Load() && op.Path == where && op.Kind == errorfs.OpFileSync {
+						return errors.New("no fsync today")
+					}
+					return nil
+				}))
+			})
+			l.put(t, 5, 10)
+			broken.Store(true)
+			s := l.store.Load()
+			stop := make(chan struct{})
+			go func() { // the last one may wait for good
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						l.propose(0, "a="+strings.Repeat("1", 8<<10))
+					}
+				}
+			}()
+			err := <-l.fatal
+			close(stop)
+			if !strings.Contains(err.Error(), "fsync of "+where+": no fsync today") {
+				t.Errorf("reason: %v", err)
+			}
+			eventually(t, "refusals", func() bool { return errors.Is(l.propose(0, "b=2").Err, ErrStopped) })
+			l.store.Store(nil)
+			if err := s.Close(); err == nil {
+				t.Error("closed without an error")
+			}
+		})
+	}
+}
+
 // anywhere proposes on one node after the other until one acknowledges.
 func (w *network) anywhere(command string) bool {
 	for id := range uint64(len(w.nodes)) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -19,10 +20,16 @@ var gatherBuffers = sync.Pool{New: func() any { return new([gatherBytes]byte) }}
 type gatherFS struct {
 	vfs.FS
 	unsynced func(error)
+
+	// opening: one goroutine works here, and what it syncs next is the directory of the log it has made.
+	opening, newLog atomic.Bool
 }
 
 // Create implements vfs.FS.
 func (fs *gatherFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if fs.opening.Load() {
+		fs.newLog.Store(category == walCategory)
+	}
 	f, err := fs.FS.Create(name, category)
 	if err != nil || !strings.HasSuffix(name, ".sst") {
 		return f, err
@@ -30,6 +37,42 @@ func (fs *gatherFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 	g := gatherInto(f)
 	g.unsynced = func(err error) { fs.unsynced(fmt.Errorf("fsync of %s: %w", name, err)) }
 	return g, nil
+}
+
+// OpenDir implements vfs.FS.
+func (fs *gatherFS) OpenDir(name string) (vfs.File, error) {
+	f, err := fs.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &toldDir{File: f, fs: fs, name: name}, nil
+}
+
+// toldDir is a directory whose failed fsync is told, as a table's is. The one that Pebble keeps for its write-ahead logs
+// has succeeded all the same, once the store is open: Pebble would panic while it makes a new log, where the way out
+// unlocks a mutex that is not locked, and that ends the process. The store has stopped by then; nothing that is written
+// to that log is acknowledged.
+type toldDir struct {
+	vfs.File
+	fs   *gatherFS
+	name string
+	logs atomic.Bool
+}
+
+// Sync implements vfs.File.
+func (d *toldDir) Sync() error {
+	if d.fs.opening.Load() && d.fs.newLog.Swap(false) {
+		d.logs.Store(true)
+	}
+	err := d.File.Sync()
+	if err == nil {
+		return nil
+	}
+	d.fs.unsynced(fmt.Errorf("fsync of %s: %w", d.name, err))
+	if d.logs.Load() && !d.fs.opening.Load() {
+		return nil
+	}
+	return err
 }
 
 // Unwrap implements vfs.FS.

@@ -60,12 +60,15 @@ func openPebble(name, dir string, fs vfs.FS, cache *pebble.Cache, tune func(*peb
 	if opts.FS == nil {
 		opts.WithFSDefaults() // the health checks
 	}
-	opts.FS = &gatherFS{opts.FS, fatal}
+	told := &gatherFS{FS: opts.FS, unsynced: fatal}
+	told.opening.Store(true)
+	opts.FS = told
 	tune(opts)
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
+	told.opening.Store(false)
 	return db, opts, nil
 }
 
