@@ -24,6 +24,9 @@
 //     that changes under its readers.
 //   - A Meta that does not fit, or does not decode, is refused: the member that
 //     sent it is left out and logged.
+//   - Nodes of another cluster with the same name (another [Meta].ClusterID, both
+//     known) are kept out, with what they say of others: an address that changed
+//     hands, or a cluster restored beside the old one, must not join the two.
 //   - Seeds and Known addresses that are not among the living are contacted again
 //     and again, at most RejoinMax apart: memberlist by itself never heals a full
 //     partition. Names are resolved anew each time.
@@ -36,7 +39,7 @@
 // # Goroutines
 //
 //	memberlist's own  Open  Close (they end shortly after it returned)
-//	notify            Open  Close: calls OnChange, OnConflict and OnRefused
+//	notify            Open  Close: calls OnChange, OnConflict, OnForeign, OnRefused
 //	spread            Open  Close: re-advertises after SetMeta
 //	receive, accept   Open  Close: of sockets that were brought
 //	rejoin            Open  Close: contacts seeds and known addresses

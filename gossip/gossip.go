@@ -34,6 +34,7 @@ type Config struct {
 	// The callbacks come from one goroutine of their own and may block it. Any may be nil.
 	OnChange   func()                       // members changed; coalesced
 	OnConflict func(nodeID, addr string)    // another process claims this node ID at addr; repeated while it does. Shortly after a node moved to another address it is that node
+	OnForeign  func(Member)                 // a node of another cluster with the same name wants in, and is kept out; repeated while it does
 	OnRefused  func(seed string, err error) // a seed or known address ends the exchange: another cluster name or key, most likely; repeated while it does
 
 	Logger    *slog.Logger
@@ -122,7 +123,7 @@ func Open(cfg Config) (*Gossip, error) {
 	g.table = newTable(func(nodeID string, err error) {
 		g.logs.warn("a node tells what is not understood; it is ignored: "+nodeID, "err", err)
 	})
-	g.table.setMeta(meta)
+	g.table.setMeta(cfg.Meta, meta)
 	g.mu.meta = cfg.Meta
 	mc, err := g.config()
 	if err != nil {
@@ -194,6 +195,7 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	}
 	mc.SecretKey = g.cfg.Key
 	mc.Delegate, mc.Events, mc.Conflict = g.table, g.table, g.table
+	mc.Alive, mc.Merge = g.table, g.table
 	mc.EnableCompression = false // LZW: costs more than it saves on a packet of 1400 bytes
 	mc.TCPTimeout = streamTimeout
 	mc.GossipInterval = gossipInterval // also on loopback, where 100 ms is the preset: ten wake-ups a second of an idle node
@@ -229,7 +231,7 @@ func (g *Gossip) SetMeta(m Meta) error {
 	}
 	g.mu.Lock()
 	g.mu.meta = m
-	g.table.setMeta(b)
+	g.table.setMeta(m, b)
 	g.mu.Unlock()
 	poke(g.respread)
 	return nil
@@ -259,6 +261,10 @@ func (g *Gossip) notify() {
 			g.logs.warn("node ID claimed twice: "+c.nodeID, "addr", c.addr)
 			if g.cfg.OnConflict != nil {
 				g.cfg.OnConflict(c.nodeID, c.addr)
+			}
+		case m := <-g.table.foreign:
+			if g.cfg.OnForeign != nil {
+				g.cfg.OnForeign(m)
 			}
 		case r := <-g.refused:
 			if g.cfg.OnRefused != nil {

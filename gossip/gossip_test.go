@@ -198,6 +198,50 @@ func TestClustersDoNotMix(t *testing.T) {
 	}
 }
 
+// Clusters of one name with IDs of their own stay apart, whichever way they
+// hear of each other; each is told of the other's nodes.
+func TestClustersOfOneNameDoNotMix(t *testing.T) {
+	foreign := make(chan Member, 100)
+	of := func(id byte, seed ...string) func(*Config) {
+		return func(c *Config) {
+			c.Meta.ClusterID, c.Seeds = [16]byte{id}, seed
+			c.OnForeign = func(m Member) {
+				select {
+				case foreign <- m:
+				default:
+				}
+			}
+		}
+	}
+	a := start(t, "a", of(1))
+	b := start(t, "b", of(1, a.Addr()))
+	a.sees(t, "a", "b")
+	b.sees(t, "a", "b")
+	other := start(t, "a", of(2))                        // of the same node ID, too
+	twin := start(t, "b", of(2, other.Addr(), a.Addr())) // as after an address changed hands
+	other.sees(t, "a", "b")
+	for range 4 {
+		select {
+		case m := <-foreign:
+			if m.Meta.ClusterID == ([16]byte{}) || m.Addr == "" {
+				t.Fatalf("%+v", m)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody noticed")
+		}
+	}
+	joins := start(t, "c", seeds(b.Addr(), twin.Addr())) // belongs to neither yet: it may hear of both
+	joins.until(t, "hears of a cluster", func(ms []Member) bool { return len(ms) == 3 })
+	for _, v := range []*voice{a, b, other, twin} {
+		for _, m := range v.Members() {
+			if m.Meta.ClusterID != v.cfg.Meta.ClusterID && m.Meta.ClusterID != ([16]byte{}) {
+				t.Errorf("%s of %d sees %+v", v.cfg.NodeID, v.cfg.Meta.ClusterID[0], m)
+			}
+		}
+		v.until(t, "has its own", func(ms []Member) bool { return len(ms) >= 2 })
+	}
+}
+
 type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }

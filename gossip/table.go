@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"cmp"
+	"errors"
 	"net"
 	"slices"
 	"strconv"
@@ -15,19 +16,21 @@ import (
 type table struct {
 	changed  chan struct{} // capacity 1
 	conflict chan conflict // further ones are dropped: they are repeated while the conflict lasts
+	foreign  chan Member   // likewise: nodes of another cluster with the same name
 	bad      func(nodeID string, err error)
 
 	mu struct {
 		sync.Mutex
 		members map[string]Member
-		meta    []byte // this node's, encoded
+		meta    []byte   // this node's, encoded
+		cluster [16]byte // this node's, zero before there is one
 	}
 }
 
 type conflict struct{ nodeID, addr string }
 
 func newTable(bad func(string, error)) *table {
-	t := &table{changed: make(chan struct{}, 1), conflict: make(chan conflict, 16), bad: bad}
+	t := &table{changed: make(chan struct{}, 1), conflict: make(chan conflict, 16), foreign: make(chan Member, 16), bad: bad}
 	t.mu.members = map[string]Member{}
 	return t
 }
@@ -76,6 +79,46 @@ func (t *table) NotifyConflict(_, other *memberlist.Node) {
 	}
 }
 
+// NotifyAlive implements memberlist.AliveDelegate: a node of another cluster
+// with the same name is kept out. It may have been asked because an address
+// changed hands; taken in, the two clusters' nodes of one name would hide each
+// other.
+func (t *table) NotifyAlive(n *memberlist.Node) error {
+	m, err := decodeMeta(n.Meta)
+	if err != nil || !t.isForeign(m) { // one that does not decode is dealt with when it joins
+		return nil
+	}
+	select {
+	case t.foreign <- Member{NodeID: n.Name, Addr: address(n), Meta: m}:
+	default:
+	}
+	return errForeign
+}
+
+// NotifyMerge implements memberlist.MergeDelegate: the states of another
+// cluster's nodes are not taken, or a dead node of theirs would make one of ours
+// of the same name suspect. A node without a cluster may have heard of both.
+func (t *table) NotifyMerge(nodes []*memberlist.Node) (err error) {
+	for _, n := range nodes {
+		m, bad := decodeMeta(n.Meta)
+		if bad == nil && m.ClusterID != ([16]byte{}) && !t.isForeign(m) {
+			return nil
+		}
+		if t.NotifyAlive(n) != nil {
+			err = errForeign
+		}
+	}
+	return err
+}
+
+var errForeign = errors.New("of another cluster with the same name")
+
+func (t *table) isForeign(m Meta) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return m.ClusterID != t.mu.cluster && m.ClusterID != ([16]byte{}) && t.mu.cluster != ([16]byte{})
+}
+
 // NodeMeta implements memberlist.Delegate.
 func (t *table) NodeMeta(int) []byte {
 	t.mu.Lock()
@@ -90,10 +133,11 @@ func (t *table) GetBroadcasts(int, int) [][]byte { return nil }
 func (t *table) LocalState(bool) []byte          { return nil }
 func (t *table) MergeRemoteState([]byte, bool)   {}
 
-func (t *table) setMeta(b []byte) {
+// setMeta takes this node's, and b, the same encoded.
+func (t *table) setMeta(m Meta, b []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.meta = b
+	t.mu.meta, t.mu.cluster = b, m.ClusterID
 }
 
 // list is the members by node ID.

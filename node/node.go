@@ -121,7 +121,7 @@ func (n *Node) open() (err error) {
 	n.peers.Start()
 	g, err := gossip.Open(gossip.Config{Cluster: n.cfg.Cluster, NodeID: n.id.NodeID, BindAddr: n.cfg.GossipAddr,
 		Listener: n.cfg.GossipListener, PacketConn: n.cfg.GossipPacketConn, Meta: n.meta(n.id),
-		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnRefused: n.refusedBySeed, Known: n.knownGossip, Logger: n.cfg.Logger})
+		Seeds: n.cfg.Join, OnChange: n.gossipChanged, OnConflict: n.conflict, OnForeign: n.foreign, OnRefused: n.refusedBySeed, Known: n.knownGossip, Logger: n.cfg.Logger})
 	if err != nil {
 		return startError(3, fmt.Errorf("gossip address: %w", err))
 	}
@@ -226,7 +226,7 @@ func (n *Node) knownGossip() (addrs []string) {
 	if c == nil {
 		return nil
 	}
-	c.control.view(func(ctl *ledger.Control) {
+	c.registry(func(ctl *ledger.Control) {
 		for _, x := range ctl.Nodes() {
 			if x.RaftID != c.id.RaftID && x.GossipAddr != "" {
 				addrs = append(addrs, x.GossipAddr)
@@ -270,16 +270,17 @@ func (n *Node) gossipChanged() {
 				n.peers.SetPeer(v.RaftID, v.NodeID, m.Meta.PeerAddr)
 			}
 		}
-		if m.Meta.ClusterID != ([16]byte{}) && m.Meta.ClusterID != c.id.ClusterID {
-			n.foreign(c, m)
-		}
 	}
 }
 
 // foreign handles a node of another cluster with the same name. A cluster at
 // work ignores it; a node that was told to join it, and reaches nobody of its
 // own cluster, was started in the wrong place and stops.
-func (n *Node) foreign(c *core, m gossip.Member) {
+func (n *Node) foreign(m gossip.Member) {
+	c := n.core.Load()
+	if c == nil {
+		return
+	}
 	others := c.others()
 	alone := len(others) > 0 || n.cfg.Now().Sub(n.opened) < strayTime
 	for _, v := range others {

@@ -58,12 +58,23 @@ type nodeRef struct {
 	PeerAddr string `json:"peer_addr"`
 }
 
+// registry shows the control state once it is that of this cluster: the replica
+// of a restored node begins as the old cluster's, whose nodes may still run, and
+// turns with the first command it applies.
+func (n *core) registry(see func(*ledger.Control)) {
+	n.control.view(func(c *ledger.Control) {
+		if id := c.Cluster().ID; id == n.id.ClusterID || id == ([16]byte{}) {
+			see(c)
+		}
+	})
+}
+
 // nodes are the members of the cluster as this node knows them: from its
 // replica of the control shard, or, before that says anything, the founders
 // and whom it was told of when it joined.
 func (n *core) nodes() []nodeRef {
 	var out []nodeRef
-	n.control.view(func(c *ledger.Control) {
+	n.registry(func(c *ledger.Control) {
 		members := c.Members()
 		for _, x := range c.Nodes() {
 			if len(members) == 0 || slices.ContainsFunc(members, func(m ledger.Member) bool { return m.RaftID == x.RaftID }) {
@@ -182,12 +193,12 @@ func (n *core) followPeers(known map[uint64]nodeRef) {
 			n.peers.SetPeer(x.RaftID, x.NodeID, x.PeerAddr)
 		}
 	}
-	for id, x := range known {
-		if n.isRemoved(id) {
-			n.cfg.Logger.Info("node removed: it is not let in any more", "layer", 5, "peer", x.NodeID)
-			n.peers.RemovePeer(id)
-			n.depths.set(id, nil)
-			delete(known, id)
+	for _, p := range n.peers.Peers() {
+		if n.isRemoved(p.RaftID) {
+			n.cfg.Logger.Info("node removed: it is not let in any more", "layer", 5, "peer", p.NodeID)
+			n.peers.RemovePeer(p.RaftID)
+			n.depths.set(p.RaftID, nil)
+			delete(known, p.RaftID)
 		}
 	}
 }
