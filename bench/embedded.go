@@ -75,7 +75,7 @@ func embedded(ctx context.Context, cfg EmbeddedConfig) (r EmbeddedReport, err er
 	}
 	defer cluster.Close()
 	here, others := cluster.Nodes()[0], cluster.Nodes()[1:]
-	n, err := node.Open(node.Config{DataDir: here.Data, NodeID: here.ID, APIAddr: here.API, PeerAddr: here.Peer, GossipAddr: here.Gossip,
+	n, err := node.Open(node.Config{DataDir: here.Data, NodeID: here.ID, Cluster: cluster.Name(), APIAddr: here.API, PeerAddr: here.Peer, GossipAddr: here.Gossip,
 		Join: here.Join, BootstrapExpect: len(cluster.Nodes()), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return r, fmt.Errorf("bench: %w", err)

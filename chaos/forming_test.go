@@ -122,7 +122,7 @@ func TestRefusals(t *testing.T) {
 		n.Kill()
 		n.Cluster = "elsewhere"
 		startNode(t, n)
-		refused(t, n, "cluster", "elsewhere", "quorate")
+		refused(t, n, "cluster", "elsewhere", c.Name())
 		n.Cluster = ""
 		backAgain(t, n)
 	})

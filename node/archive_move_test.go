@@ -140,7 +140,7 @@ func TestArchiveRestored(t *testing.T) {
 	if len(r.Shards) != 2 || r.Shards[1].Records < head.Size {
 		t.Errorf("%+v", r.Shards)
 	}
-	n, err := Open(Config{DataDir: out, NodeID: "n1", APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0", BootstrapExpect: 1, Logger: slog.New(slog.DiscardHandler)})
+	n, err := Open(Config{DataDir: out, NodeID: "n1", Cluster: testName, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0", BootstrapExpect: 1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -28,11 +29,15 @@ func startCluster(t *testing.T, count int, change func(*Config)) *testCluster {
 	return c
 }
 
+// testName keeps the nodes of this process apart from those of others that were
+// given a port that was theirs.
+var testName = fmt.Sprint("test-", os.Getpid())
+
 func (c *testCluster) open(count int, change func(*Config)) {
 	c.t.Helper()
 	var join []string
 	for i := range count {
-		cfg := Config{DataDir: filepath.Join(c.dir, fmt.Sprint("n", i+1)), NodeID: fmt.Sprint("n", i+1), APIAddr: "127.0.0.1:0",
+		cfg := Config{DataDir: filepath.Join(c.dir, fmt.Sprint("n", i+1)), NodeID: fmt.Sprint("n", i+1), Cluster: testName, APIAddr: "127.0.0.1:0",
 			PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0", Join: join, BootstrapExpect: min(count, 3), Shards: 2,
 			Logger: slog.New(slog.DiscardHandler)}
 		if change != nil {

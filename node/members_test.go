@@ -29,7 +29,7 @@ func memberLogger(t *testing.T) *slog.Logger {
 // grow starts a node that joins the cluster; admitted or not.
 func (c *testCluster) grow(id string) *Node {
 	c.t.Helper()
-	cfg := Config{DataDir: filepath.Join(c.dir, id), NodeID: id, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+	cfg := Config{DataDir: filepath.Join(c.dir, id), NodeID: id, Cluster: testName, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 		Shards: 2, Logger: memberLogger(c.t)}
 	for _, n := range c.nodes {
 		cfg.Join = append(cfg.Join, n.GossipAddr())
@@ -307,7 +307,7 @@ func TestReplaceDeadNode(t *testing.T) {
 	if _, err := c.nodes[0].AddNode(t.Context(), "n4", peer, ""); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{DataDir: filepath.Join(c.dir, "n4"), NodeID: "n4", APIAddr: apiAddr, PeerAddr: peer, GossipAddr: gossip,
+	cfg := Config{DataDir: filepath.Join(c.dir, "n4"), NodeID: "n4", Cluster: testName, APIAddr: apiAddr, PeerAddr: peer, GossipAddr: gossip,
 		Join: []string{c.nodes[0].GossipAddr()}, Shards: 2, Logger: memberLogger(t)}
 	quickHealth(&cfg)
 	n4, err := Open(cfg)

@@ -60,7 +60,7 @@ func TestSurvivorWithoutAShard(t *testing.T) {
 	if len(r.Shards) != 3 || !r.Shards[lost].Lost || r.Shards[1].Lost || len(r.Survivor.Shards) != 1 || r.Survivor.Shards[0] != lost {
 		t.Errorf("%+v of %+v", r.Shards, r.Survivor)
 	}
-	n, err := Open(Config{DataDir: out, NodeID: "n1", APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0", BootstrapExpect: 1, Logger: slog.New(slog.DiscardHandler)})
+	n, err := Open(Config{DataDir: out, NodeID: "n1", Cluster: testName, APIAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0", BootstrapExpect: 1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

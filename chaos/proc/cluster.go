@@ -33,7 +33,8 @@ type Config struct {
 	Nodes int
 	// Expect is --bootstrap-expect; default Nodes.
 	Expect int
-	// Cluster is the cluster's name; default "quorate".
+	// Cluster is the cluster's name; default one of this process, so that nodes of
+	// others which gossip to a port that was theirs are not taken in.
 	Cluster string
 	// Shards is how many task shards the cluster gets; default 4, so that faults
 	// meet several on any machine. Negative: as many as nodes take by themselves.
@@ -71,7 +72,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Expect = c.Nodes
 	}
 	if c.Cluster == "" {
-		c.Cluster = "quorate"
+		c.Cluster = fmt.Sprintf("quorate-%d", os.Getpid())
 	}
 	if c.Shards == 0 {
 		c.Shards = defaultShards
@@ -131,6 +132,9 @@ func New(cfg Config) (*Cluster, error) {
 	c.joined.Go(c.spawnLoop)
 	return c, nil
 }
+
+// Name is the cluster's name.
+func (c *Cluster) Name() string { return c.cfg.Cluster }
 
 // Start runs a cluster and returns when it is formed. On error nothing is left
 // running.

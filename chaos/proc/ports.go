@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 )
 
 // Ports are drawn from below the range that systems take for outgoing
@@ -16,19 +17,30 @@ const (
 	portTries = 200
 )
 
+// given are the ports that this process has had: a node that is down finds its
+// own free, and what others send there does not reach a stranger.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
 // freePorts finds n distinct loopback ports on which both TCP and UDP are free.
 func freePorts(n int) ([]int, error) {
-	taken := make(map[int]bool, n)
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
+	}
 	ports := make([]int, 0, n)
 	for tries := 0; len(ports) < n; tries++ {
 		if tries == portTries*n {
 			return nil, fmt.Errorf("proc: no %d free ports between %d and %d", n, portMin, portMax)
 		}
 		p := portMin + rand.IntN(portMax-portMin)
-		if taken[p] || !portFree(p) {
+		if given.ports[p] || !portFree(p) {
 			continue
 		}
-		taken[p] = true
+		given.ports[p] = true
 		ports = append(ports, p)
 	}
 	return ports, nil
