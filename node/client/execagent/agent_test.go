@@ -14,13 +14,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"go.uber.org/goleak"
 
 	"github.com/quorate/quorate/node/api"
 	pb "github.com/quorate/quorate/node/api/quoratev1"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithCancel(context.WithoutCancel(t.Context()))

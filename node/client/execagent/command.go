@@ -2,6 +2,7 @@ package execagent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,8 +28,8 @@ const (
 // after the command's end.
 const pipeWait = time.Second
 
-// command runs the command once, in a process group of its own that ends with
-// it or with ctx.
+// command runs the command once, in a process group that ends with it, with ctx
+// or with this process.
 func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	in, err := json.Marshal(t)
 	if err != nil {
@@ -41,20 +42,27 @@ func (a *Agent) command(ctx context.Context, t api.Lease) api.Settlement {
 	cmd.Env = append(os.Environ(), "QUORATE_TASK_ID="+t.TaskID, "QUORATE_EPOCH="+strconv.FormatUint(t.Epoch, 10),
 		"QUORATE_ACTION="+t.Action, "QUORATE_TARGET="+t.Target, "QUORATE_ATTEMPT="+strconv.Itoa(t.Attempt),
 		"QUORATE_IDEMPOTENCY_KEY="+t.IdempotencyKey, "QUORATE_AGENT_ID="+a.cfg.Manifest.AgentID, "QUORATE_FLEET_ID="+t.FleetID)
+	g, err := newGuard()
+	if err != nil {
+		a.cfg.Logger.Warn("a command has no guard: if this process is killed, what the command starts goes on", "layer", 1, "task", t.TaskID, "error", err)
+	}
+	defer g.end()
 	cmd.SysProcAttr = procAttr()
+	cmd.SysProcAttr.Pgid = g.group()
 	cmd.WaitDelay = pipeWait
 	if err := cmd.Start(); err != nil {
 		return failed("command does not start: %v", err)
 	}
+	group := cmp.Or(g.group(), cmd.Process.Pid)
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		a.kill(cmd.Process.Pid, done)
+		a.kill(group, done)
 		return inDoubt(t, failed("%v%s", context.Cause(ctx), stderr))
 	}
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
+	_ = syscall.Kill(-group, syscall.SIGKILL) // what it left behind in its group
 	s := verdict(err, stdout, stderr)
 	if stdout.over && s.Verdict == "fail" && cmd.ProcessState.Success() && (a.effect || api.ExactlyOnce(t.Guarantee)) {
 		s = api.Settlement{Verdict: "complete", Result: cut(stdout)}
@@ -110,15 +118,15 @@ func failed(format string, args ...any) api.Settlement {
 }
 
 // kill ends a process group: politely, and after the grace for good.
-func (a *Agent) kill(pid int, done <-chan error) {
-	_ = syscall.Kill(-pid, syscall.SIGTERM) // gone already is fine, as below
+func (a *Agent) kill(group int, done <-chan error) {
+	_ = syscall.Kill(-group, syscall.SIGTERM) // gone already is fine, as below
 	t := time.NewTimer(a.cfg.Grace)
 	defer t.Stop()
 	select {
 	case <-done:
-		_ = syscall.Kill(-pid, syscall.SIGKILL) // those in the group that stayed
+		_ = syscall.Kill(-group, syscall.SIGKILL) // those in the group that stayed
 	case <-t.C:
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		_ = syscall.Kill(-group, syscall.SIGKILL)
 		<-done
 	}
 }

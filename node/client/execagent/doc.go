@@ -27,9 +27,12 @@
 //
 // A task that is cancelled, timed out or given to another agent, and one that
 // runs longer than Timeout, has its process group ended: SIGTERM, and SIGKILL
-// after Grace. What a command leaves behind in its group ends with it. On Linux
-// the command itself is killed when its agent is, for nobody renews its lease
-// then; what it has started may go on, so let it exec what has the effect.
+// after Grace. What a command leaves behind in its group ends with it. When the
+// agent itself is killed nobody renews the lease: the command and all it has
+// started are killed then. The first of the group, which the group is named
+// after, is a shell that waits for that (guard.go; without /bin/sh there is none,
+// and on Linux the command alone is killed). What has made itself a session or
+// group of its own (setsid) goes on: let what has the effect not do so.
 //
 // # Goroutines
 //

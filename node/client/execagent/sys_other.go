@@ -4,6 +4,6 @@ package execagent
 
 import "syscall"
 
-// procAttr is a process group of its own. Here it outlives a process that is
-// killed: an effect that must not be late needs the epoch checked at its target.
+// procAttr is a place in a process group. Only its guard ends it when this
+// process is killed.
 func procAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
