@@ -31,9 +31,10 @@ type ActionsConfig struct {
 	Batch int
 	// Agents is how many agents declare at once, each with one request under way; default two a node at a rate, as
 	// for lifecycles, and four a node without.
-	Agents int
-	JSON   bool
-	Out    io.Writer
+	Agents  int
+	Profile string // directory for the nodes' CPU profiles; empty: none
+	JSON    bool
+	Out     io.Writer
 }
 
 // ActionsReport is what was measured: an action is an exactly_once intent
@@ -85,7 +86,11 @@ func Actions(ctx context.Context, cfg ActionsConfig) (ActionsReport, error) {
 	if err != nil {
 		return ActionsReport{}, err
 	}
-	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: -1, Args: []string{"--auto-approve", "bench:action"}})
+	args := []string{"--auto-approve", "bench:action"}
+	if cfg.Profile != "" {
+		args = append(args, "--profile", cfg.Profile)
+	}
+	cluster, err := proc.Start(ctx, proc.Config{Binary: cfg.Binary, Shards: -1, Args: args})
 	if err != nil {
 		return ActionsReport{}, err
 	}
@@ -93,6 +98,9 @@ func Actions(ctx context.Context, cfg ActionsConfig) (ActionsReport, error) {
 	m := &actions{cfg: cfg, began: time.Now(), cluster: cluster}
 	m.from.Store(int64(maxDuration) * 4) // nothing counts before the warm-up is over
 	rep, err := m.run(ctx)
+	if err == nil && cfg.Profile != "" {
+		err = endProfiles(ctx, cluster)
+	}
 	if err != nil {
 		return rep, err
 	}

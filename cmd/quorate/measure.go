@@ -140,12 +140,13 @@ type benchActionsCmd struct {
 	Rate     int           `help:"Actions a second, open loop; 0 saturates."`
 	Batch    int           `default:"128" help:"Actions a request, at most."`
 	Agents   int           `help:"Agents that declare at once; 0: 6 at a rate, 12 without."`
+	Profile  string        `placeholder:"DIR" help:"Directory for CPU profiles of the nodes."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 // Run measures.
 func (c *benchActionsCmd) Run(ctx context.Context, con console) error {
-	_, err := bench.Actions(ctx, bench.ActionsConfig{Duration: c.Duration, Rate: c.Rate, Batch: c.Batch, Agents: c.Agents, JSON: c.JSON, Out: con.out})
+	_, err := bench.Actions(ctx, bench.ActionsConfig{Duration: c.Duration, Rate: c.Rate, Batch: c.Batch, Agents: c.Agents, Profile: c.Profile, JSON: c.JSON, Out: con.out})
 	return err
 }
 
