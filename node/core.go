@@ -46,6 +46,7 @@ type core struct {
 	holds    *holds
 	recalls  recalls
 	thieves  *thieves
+	idlers   *idlers
 	counts   stealCounts
 	depths   *depths
 	roster   *roster
@@ -73,7 +74,7 @@ type core struct {
 // newCore opens the replicas of a formed cluster and starts everything that
 // drives them.
 func newCore(cfg Config, id form.Identity, peers *peer.Transport, fatal func(error)) (*core, error) {
-	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(cfg.Now), thieves: newThieves(), depths: newDepths(),
+	n := &core{cfg: cfg, id: id, shards: id.Shards, peers: peers, leaders: newLeaders(), holds: newHolds(cfg.Now), thieves: newThieves(), idlers: newIdlers(), depths: newDepths(),
 		sessions: newSessions(cfg.Now), waiters: newWaiters(), fatal: fatal, replicas: newReplicas(), ledChanged: make(chan struct{}, 1), backlog: make(chan struct{}, 1),
 		mail: make(chan struct{}, 1), policy: cfg.policy(), leaving: make(chan struct{})}
 	n.contacts.Store(&[]nodeRef{})

@@ -233,6 +233,12 @@ func (n *core) park(ctx context.Context, s *seat, w *sched.Worker, caps []string
 	if err != nil || k == 0 {
 		return nil
 	}
+	if k == 1 { // nothing is queued behind it
+		if better, node := n.betterElsewhere(buf[0], s.agent); node != 0 {
+			n.background(func() { n.handOverTask(buf[0], better, node) })
+			return nil
+		}
+	}
 	return n.leaseHandles(buf[:k], s.agent, n.id.RaftID)
 }
 
@@ -305,20 +311,9 @@ func (n *core) serveSteal(body []byte) []byte {
 		if k == 0 {
 			break
 		}
-		for _, g := range n.leaseHandles(buf[:k], q.Agent, q.Node) {
-			if d := n.desk(g.id.Shard()); d != nil && g.logged {
-				d.unconfirm(g.id, g.epoch, q.Node, n.nowMillis())
-			}
-			out = append(out, stolen{ID: g.id, Epoch: g.epoch, LeaseMillis: g.leaseMillis, Attempt: g.attempt, Logged: g.logged})
-		}
+		out = n.leaseAway(buf[:k], q.Agent, q.Node)
 	}
-	told := map[uint32]bool{}
-	for _, g := range out { // the taker reads the tasks from its own replica, which may not know yet that they are committed
-		if shard := g.ID.Shard(); !told[shard] {
-			told[shard] = true
-			n.store.Announce(shard)
-		}
-	}
+	n.announceShards(out)
 	return appendGrants([]byte{answerOK}, out)
 }
 

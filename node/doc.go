@@ -9,11 +9,12 @@
 // do, the one door in. do takes it to the shard's leader, which proposes it;
 // ledger.Apply decides on every replica. On the leader the desk hears of the
 // ready task and pushes a handle to the scheduler, which gives it to the best
-// ranked of the agents that wait at this node; if none does, it is queued, and
-// other nodes' agents fetch it as they come. The desk turns handles into leases
-// with epochs, the agent's node reads the bodies from its own replica. Settle goes
-// through do again: the desk admits what still holds its lease, the ledger
-// decides, the answer goes out when the entry is durable on a quorum.
+// ranked of the agents that wait at this node, or to a far better one that waits
+// at another (idlers.go); if none does here, it is queued, and other nodes' agents
+// fetch it as they come. The desk turns handles into leases with epochs, the
+// agent's node reads the bodies from its own replica. Settle goes through do again: the desk
+// admits what still holds its lease, the ledger decides, the answer goes out
+// when the entry is durable on a quorum.
 //
 // # Who holds what
 //
@@ -32,14 +33,15 @@
 // for itself (actions.go), goes through the log before anybody hears of it
 // (leaselog.go). Rules decide about intents when they are declared and again
 // before the go (policy.go). Letters between shards are the relay's (relay.go).
-// Records are hashed (trails.go) and archived (archive.go) behind the apply path, the ended evicted (retention.go).
+// Records are hashed (trails.go) and archived (archive.go) behind the apply
+// path, the ended evicted (retention.go).
 //
 // # Inside a program
 //
 // A program needs no connection to the node it embeds: Submit, Task and the
 // others are the API, and Work performs tasks over a pipe by the stream's rules
-// (embed.go). No global state, no signal handled, no process ended; several may
-// be open in one. [Edge] is the preset for little memory.
+// (embed.go). No global state, no signals; several may be open in one process.
+// [Edge] is the preset for little memory.
 //
 // # Members
 //
@@ -73,8 +75,6 @@
 // The replicas' goroutines belong to raftstore, connections to peer, gossip's
 // to gossip.
 //
-// # Not here
-//
-// Choosing an order of events is the log's; deciding what a command does is
-// the ledger's; who gets a task sched's; TLS an APIListener's. See LATENCY.md.
+// Not here: the order of events is the log's; what a command does the
+// ledger's; who gets a task sched's; TLS an APIListener's. See LATENCY.md.
 package node

@@ -78,6 +78,10 @@ func (n *core) notified(from uint64, kind uint8, body []byte) {
 		n.thieves.idleHeard(from, body)
 	case notifySpare:
 		n.thieves.spareHeard(from, body)
+	case notifyWaits:
+		n.idlers.heard(from, body)
+	case notifyGift:
+		n.giftHeard(body)
 	case notifySession:
 		n.sessionElsewhere(from, string(body))
 	case notifyLeads:

@@ -160,6 +160,7 @@ func (n *core) stealRound() time.Duration {
 	sooner(n.offer(idle, caps))
 	n.robTold(idle)
 	n.hang(caps)
+	n.tellIdlers(idle)
 	return wait
 }
 

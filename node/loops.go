@@ -113,6 +113,9 @@ func (n *core) depthLoop() {
 			list = n.queued()
 		}
 		grace = nil
+		if len(list) > 0 && n.handOverQueued(list) {
+			list = n.queued()
+		}
 		if len(list) > 0 || len(told) > 0 {
 			b, err := json.Marshal(list)
 			if err != nil {

@@ -55,4 +55,6 @@ const (
 	notifyLeads   uint8 = 60
 	notifyIdle    uint8 = 93
 	notifySpare   uint8 = 94
+	notifyWaits   uint8 = 95 // agents that wait
+	notifyGift    uint8 = 96 // leases for one of them
 )

@@ -53,6 +53,8 @@ var (
 		notifyLeads:   60,
 		notifyIdle:    93,
 		notifySpare:   94,
+		notifyWaits:   95,
+		notifyGift:    96,
 	}
 )
 

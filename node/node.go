@@ -459,6 +459,7 @@ func (n *Node) PeerUp(id uint64) {
 	if c := n.core.Load(); c != nil {
 		n.cfg.Logger.Info("peer connected", "layer", 2, "peer", c.nodeName(id))
 		c.leadsNews()
+		c.idlers.again.Store(true)
 		c.thieves.peerUp(id)
 	}
 }
@@ -468,6 +469,7 @@ func (n *Node) PeerDown(id uint64) {
 	if c := n.core.Load(); c != nil {
 		n.cfg.Logger.Warn("peer lost", "layer", 2, "peer", c.nodeName(id))
 		c.depths.set(id, nil)
+		c.idlers.set(id, nil)
 		c.store.PeerDown(id)
 	}
 }

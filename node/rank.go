@@ -58,19 +58,21 @@ type ranking struct {
 // was given at once.
 //
 // The node that leads a task's shard gives it: to the best of the agents that
-// wait there, at once, if any can do it. Only when none does it is queued, and
-// waiting agents of other nodes fetch it in the order in which they come. So a
-// better one that waits elsewhere is passed over. That was chosen for the
-// price: the lease of who waits here costs about a microsecond and no message,
-// a lease handed over is a message to its node and one back before the task can
-// be begun with, and for as long it is nobody's.
+// wait there, at once, or to one that is said to wait at another node and leads
+// by handoverLead, or when none waits there (idlers.go). Otherwise it is queued,
+// and agents of other nodes fetch it in the order in which they come. So one that
+// is a little better, or came less than idleLookMax ago, is passed over. That is
+// for the price: the lease of who waits here costs about a microsecond and no
+// message, a lease handed over is a message to its node and one back before the
+// task can be begun with.
 type choice struct {
 	standing
 	of *ranking
 }
 
 // say explains the choice of agent by node at, which led the task's shard. Who
-// ranked higher did not wait there: it would have been given the task.
+// ranked higher did not wait there: it would have been given the task. (If it
+// waited elsewhere, it led by too little, or was gone when the task was sent.)
 func (c *choice) say(agent, at string) string {
 	out := fmt.Sprintf("given to %s: success %s, load %s, trust %s", agent, share(c.success), share(c.load), share(c.trust))
 	mine := c.of.weights.score(c.standing)

@@ -247,9 +247,16 @@ func (n *core) rob(s *seat, victims uint64, call *parking) (some bool) {
 	if err != nil || len(got) == 0 {
 		return false
 	}
-	leases := n.bodies(n.ctx, s.agent, grantsOf(got))
+	n.pass(s, grantsOf(got))
+	return true
+}
+
+// pass enters leases of a waiting agent and hands them to it. What nobody takes
+// goes back.
+func (n *core) pass(s *seat, got []grant) {
+	leases := n.bodies(n.ctx, s.agent, got)
 	if len(leases) == 0 {
-		return true
+		return
 	}
 	taken := s.deliver(leases)
 	t := time.NewTimer(deliverWait)
@@ -260,7 +267,6 @@ func (n *core) rob(s *seat, victims uint64, call *parking) (some bool) {
 	case <-n.ctx.Done():
 	}
 	n.returnLeases(s.agent, s.withdraw(taken))
-	return true
 }
 
 // deliverWait is how long stolen tasks wait for an agent that was idle.
