@@ -53,6 +53,13 @@ func TestTypeScriptWorker(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	t.Run("follows", func(t *testing.T) {
+		followsNodes(t, func(url string) *exec.Cmd {
+			cmd := exec.CommandContext(t.Context(), program, "--input-type=module", "-e", typescriptWorker, url)
+			cmd.Dir = dir
+			return cmd
+		})
+	})
 	c := startCluster(t, 3, nil)
 	args := []string{"--input-type=module", "-e", typescriptWorker}
 	for _, n := range c.nodes {

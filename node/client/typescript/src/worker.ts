@@ -75,6 +75,7 @@ const limits = {
   resultBytes: 8 << 20, // of one result: no node takes as much
   errorBytes: 8 << 10, // of an error's text: its end is kept
   progressBytes: 4 << 10,
+  nodes: 64, // addresses
 };
 // Results of effects that happened and whose own one no node takes.
 const tooLarge = json({ result_too_large: true }), refused = json({ result_refused: true }), notEncodable = json({ result_not_encodable: true });
@@ -88,6 +89,13 @@ function tail(text: string): string {
   if (b.length > limits.errorBytes) b = b.subarray(b.length - limits.errorBytes);
   while ((b[0] & 0xc0) === 0x80) b = b.subarray(1);
   return new TextDecoder().decode(b);
+}
+
+/** Says that an address means the same node here as where it was told: not so one to listen on everywhere, nor another host's loopback. */
+function meant(from: string, address: string): boolean {
+  const local = (host: string) => /^(localhost|127\..*|\[::1\])$/.test(host);
+  const host = address.slice(0, address.lastIndexOf(":"));
+  return !["", "0.0.0.0", "[::]"].includes(host) && (!local(host) || local(new URL(from).hostname));
 }
 
 /** Takes a result away that no node takes. What was to happen exactly once, and
@@ -143,16 +151,17 @@ export class Worker {
 
   /** Works until stop(); throws a QuorateError when the agent is refused or fenced. */
   async run(): Promise<void> {
-    const urls = [...this.o.urls];
-    let token = "", pause = 0;
-    for (let at = 0; !this.over(); at++) {
+    const given = this.o.urls;
+    let urls = [...given]; // and what the last welcome told: nodes come and go
+    let url = urls[0], token = "", pause = 0;
+    for (let tried = 1; !this.over(); tried++) {
       const began = Date.now();
       try {
-        const url = urls[at % urls.length];
         await this.session(url, token, (nodes, t) => {
           token = t;
-          const others = nodes.map((a) => `${url.split("://")[0]}://${a}`); // by TLS if this one is
-          for (const u of others) if (urls.length < 64 && !urls.includes(u)) urls.push(u);
+          if (nodes.length === 0) return;
+          const others = nodes.filter((a) => meant(url, a)).map((a) => `${url.split("://")[0]}://${a}`); // by TLS if this one is
+          urls = [...new Set([...given, ...others])].slice(0, Math.max(limits.nodes, given.length));
         });
         if (this.over()) return;
         this.o.log("session ended, opening another");
@@ -164,9 +173,10 @@ export class Worker {
         this.o.log(`session lost, opening another: ${e}`);
       }
       pause = Date.now() - began > 5000 ? 0 : Math.min(Math.max(2 * pause, pauses.first), pauses.last);
-      if (at % urls.length === urls.length - 1 || urls.length === 1) {
+      if (tried % urls.length === 0) {
         await new Promise<void>((done) => { this.wakeRun = done; setTimeout(done, pause * (0.5 + Math.random() / 2)); });
       }
+      url = urls[(urls.indexOf(url) + 1) % urls.length]; // the first when this one is in the list no more
     }
   }
 
