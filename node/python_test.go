@@ -2,8 +2,10 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,22 +18,35 @@ sys.path.insert(0, "client/python")
 from quorate_worker import Worker
 
 def double(task):
+    if task["action"] == "hold":
+        return sys.stdin.readline().strip()
     if task["input"]["n"] < 0:
         raise ValueError("negative")
     return {"n": 2 * task["input"]["n"]}
 
-Worker(sys.argv[1], "py-1", ["double:number"], double).run()
+Worker(sys.argv[1], "py-1", ["double:number", "hold:on"], double).run()
 `
 
-// The Python worker performs tasks, and its exceptions fail them.
+// The Python worker performs tasks, and its exceptions fail them; when its node
+// goes, which led the task's shard, it goes on at another with what it holds.
 func TestPythonWorker(t *testing.T) {
+	t.Parallel()
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("python3 is not installed: the Python worker was not run") // no part of Go
 	}
-	c := startCluster(t, 1, func(cfg *Config) { cfg.BootstrapExpect = 1 })
-	n := c.nodes[0]
-	cmd := exec.CommandContext(t.Context(), python, "-B", "-c", pythonWorker, "http://"+n.APIAddr())
+	worker := func(url string) *exec.Cmd {
+		return exec.CommandContext(t.Context(), python, "-B", "-c", pythonWorker, url)
+	}
+	t.Run("follows", func(t *testing.T) { followsNodes(t, worker) })
+	c := startCluster(t, 3, func(cfg *Config) { cfg.Shards = 1 })
+	lead, _, _ := c.roles(1)
+	n := c.nodes[lead]
+	cmd := worker("http://" + n.APIAddr())
+	answers, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := &logged{t: t}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -54,6 +69,25 @@ func TestPythonWorker(t *testing.T) {
 		case i > 0 && (task.State != "completed" || string(task.Result) != want):
 			t.Errorf("%s: %s, want %s", task.State, task.Result, want)
 		}
+	}
+	id := c.submit(n, api.TaskSpec{Action: "hold", Target: "on"})
+	c.nodes = slices.DeleteFunc(c.nodes, func(x *Node) bool { return x == n })
+	c.eventually("held at another node, too", func() error {
+		for _, x := range c.nodes {
+			if len(x.core.Load().holds.told(1, 0, 0)) > 0 {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := fmt.Fprintln(answers, "held"); err != nil {
+		t.Fatal(err)
+	}
+	if task, err := c.nodes[0].Task(t.Context(), id, 30*time.Second); err != nil || task.State != "completed" || task.Attempts != 1 || string(task.Result) != `"held"` {
+		t.Errorf("%s after %d attempts, %s: %v", task.State, task.Attempts, task.LastError, err)
 	}
 }
 

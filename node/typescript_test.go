@@ -35,10 +35,8 @@ await worker.run();
 console.log("done");
 `
 
-// The TypeScript worker performs tasks, fails them, gives back what is recalled
-// and not begun, goes on at another node when its own leaves, and drains.
-func TestTypeScriptWorker(t *testing.T) {
-	t.Parallel()
+// typescriptCommand compiles the TypeScript worker; run is the command of one with the URLs.
+func typescriptCommand(t *testing.T) (run func(urls ...string) *exec.Cmd) {
 	dir := filepath.Join("client", "typescript")
 	program, err := exec.LookPath("node")
 	if err == nil {
@@ -53,21 +51,27 @@ func TestTypeScriptWorker(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	t.Run("follows", func(t *testing.T) {
-		followsNodes(t, func(url string) *exec.Cmd {
-			cmd := exec.CommandContext(t.Context(), program, "--input-type=module", "-e", typescriptWorker, url)
-			cmd.Dir = dir
-			return cmd
-		})
-	})
-	c := startCluster(t, 3, nil)
-	args := []string{"--input-type=module", "-e", typescriptWorker}
-	for _, n := range c.nodes {
-		args = append(args, "http://"+n.APIAddr())
+	return func(urls ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), program, append([]string{"--input-type=module", "-e", typescriptWorker}, urls...)...)
+		cmd.Dir = dir
+		return cmd
 	}
-	cmd := exec.CommandContext(t.Context(), program, args...)
+}
+
+// The TypeScript worker performs tasks, fails them, gives back what is recalled
+// and not begun, goes on at another node when its own leaves, and drains.
+func TestTypeScriptWorker(t *testing.T) {
+	t.Parallel()
+	run := typescriptCommand(t)
+	t.Run("follows", func(t *testing.T) { followsNodes(t, func(url string) *exec.Cmd { return run(url) }) })
+	c := startCluster(t, 3, nil)
+	var urls []string
+	for _, n := range c.nodes {
+		urls = append(urls, "http://"+n.APIAddr())
+	}
+	cmd := run(urls...)
 	out := &logged{t: t}
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@
 //
 // From Python (python/quorate_worker.py, the standard library alone), over HTTP:
 //
-//	Worker("http://127.0.0.1:7700", "py-1", ["double:number"],
+//	Worker(["http://127.0.0.1:7700"], "py-1", ["double:number"],
 //	       lambda task: {"n": 2 * task["input"]["n"]}).run()
 //
 // From anything that runs: quorate agent run --id sh-1 --can double:number -- ./double
