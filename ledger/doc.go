@@ -58,9 +58,11 @@
 // leader's, who ends an attempt with its epoch and the ledger sees such a task
 // as ready until then. An exactly_once task whose holder disappears is unknown,
 // never ready (doubt.go says what follows); verify and rollback are tasks that
-// the ledger makes itself, in the same shard. What concerns other shards (dependencies, steps of a saga) is a
-// [Letter] in the state, delivered by the leader until acknowledged. A task
-// can wait only for tasks that are there: dependencies form no cycle.
+// the ledger makes itself, in the same shard. A failure of exactly_once says
+// that nothing happened: a session's rollback leaves such a step out, a
+// person's request for it alone undoes it. What concerns other shards
+// (dependencies, steps of a saga) is a [Letter] in the state, delivered until
+// acknowledged. A task waits only for tasks that are there: there is no cycle.
 //
 // # Files
 //

@@ -9,7 +9,8 @@ package raftstore
 //	journal cut or flipped               lengths and sums; corrupt is not absent           TestDamagedState, TestDamagedJournal,    the checksum in journal.Read
 //	                                                                                       FuzzJournal
 //	snapshot cut, flipped, incomplete    a checksum per chunk and over the whole           TestSnapshotStream, TestMissingChunk     the comparison in chunk; in end
-//	fsync fails                          stop, never acknowledge, never try again          TestFsyncFailure, TestDirectoryFsyncFailure, TestFatalfEnds the check in engine.waitForSyncs; pebbleLogger.Fatalf
+//	fsync fails                          stop, never acknowledge, never try again          TestFsyncFailure, TestFatalfEnds,          the check in engine.waitForSyncs; pebbleLogger.Fatalf
+//	                                                                                       TestDirectoryFsyncFailure
 //	disk full                            stop; with space again nothing is lost            TestFullDisk                             as above
 //	disk almost full                     new work is refused, the rest goes on             TestDiskReserve, TestDiskReserveOfOthers Store.refuseNew
 //	disk stands still                    leaderships are handed over                       TestStalledDisk                          shard.handOver
