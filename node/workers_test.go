@@ -22,12 +22,14 @@ import (
 // a stream's session is drained at once, a lease is refused.
 type teller struct {
 	pb.UnimplementedWorkHandler
+	server  *httptest.Server
 	addr    string
 	visited chan<- string // gets addr with each visit
 	tells   func(visits int) []string
 	visits  atomic.Int32
 }
 
+// newTeller listens; its server is started when it knows what to tell.
 func newTeller(t *testing.T, visited chan<- string) *teller {
 	x := &teller{visited: visited}
 	mux := http.NewServeMux()
@@ -43,9 +45,8 @@ func newTeller(t *testing.T, visited chan<- string) *teller {
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
 	t.Cleanup(s.Close)
-	x.addr = strings.TrimPrefix(s.URL, "http://")
+	x.server, x.addr = s, s.Listener.Addr().String()
 	return x
 }
 
@@ -75,6 +76,9 @@ func followsNodes(t *testing.T, worker func(url string) *exec.Cmd) {
 	}
 	early.tells = func(int) []string { return []string{late.addr} }
 	late.tells = func(int) []string { return nil } // says nothing
+	for _, x := range []*teller{given, early, late} {
+		x.server.Start()
+	}
 	cmd := worker("http://" + given.addr)
 	out := &logged{t: t}
 	cmd.Stdout, cmd.Stderr = out, out
