@@ -10,11 +10,11 @@
 // ledger.Apply decides on every replica. On the leader the desk hears of the
 // ready task and pushes a handle to the scheduler, which gives it to the best
 // ranked of the agents that wait at this node, or to a far better one that waits
-// at another (idlers.go); if none does here, it is queued, and other nodes' agents
-// fetch it as they come. The desk turns handles into leases with epochs, the
-// agent's node reads the bodies from its own replica. Settle goes through do again: the desk
-// admits what still holds its lease, the ledger decides, the answer goes out
-// when the entry is durable on a quorum.
+// at another (idlers.go); if none does here, it is queued, and other nodes'
+// agents fetch it as they come. The desk turns handles into leases with epochs,
+// the agent's node reads the bodies from its own replica. Settle goes through do
+// again: the desk admits what still holds its lease, the ledger decides, the
+// answer goes out when the entry is durable on a quorum.
 //
 // # Who holds what
 //
@@ -40,8 +40,8 @@
 //
 // A program needs no connection to the node it embeds: Submit, Task and the
 // others are the API, and Work performs tasks over a pipe by the stream's rules
-// (embed.go). No global state, no signals; several may be open in one process.
-// [Edge] is the preset for little memory.
+// (embed.go). No global state, no signal handled, no process ended; several may
+// be open in one. [Edge] is the preset for little memory.
 //
 // # Members
 //

@@ -119,13 +119,7 @@ func (n *core) tellIdlers(idle []idleSeat) {
 	if len(agents) == 0 || slices.Equal(agents, x.told) { // who has gone since is struck off when it is tried
 		return
 	}
-	b, err := json.Marshal(agents)
-	if err != nil {
-		panic("node: idle agents: " + err.Error()) // plain strings always marshal
-	}
-	for _, v := range n.others() {
-		_ = n.peers.Notify(v.RaftID, notifyWaits, b) // a peer that is away is told when it comes up
-	}
+	n.tellPeers(notifyWaits, agents) // one that is away is told when it comes up
 	x.told = agents
 }
 

@@ -317,13 +317,7 @@ func (n *core) hang(caps []string) {
 	if len(caps) == 0 || slices.Equal(caps, t.hung) && n.cfg.Now().Sub(t.hungAt) < hangAgain {
 		return
 	}
-	b, err := json.Marshal(caps)
-	if err != nil {
-		panic("node: lifeline: " + err.Error()) // plain strings always marshal
-	}
-	for _, v := range n.others() {
-		_ = n.peers.Notify(v.RaftID, notifyIdle, b) // a peer that is away is told when it comes up
-	}
+	n.tellPeers(notifyIdle, caps) // one that is away is told when it comes up
 	t.hung, t.hungAt = caps, n.cfg.Now()
 }
 

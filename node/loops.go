@@ -117,13 +117,7 @@ func (n *core) depthLoop() {
 			list = n.queued()
 		}
 		if len(list) > 0 || len(told) > 0 {
-			b, err := json.Marshal(list)
-			if err != nil {
-				panic("node: depths: " + err.Error()) // plain fields always marshal
-			}
-			for _, v := range n.others() {
-				n.peers.Notify(v.RaftID, notifyDepths, b)
-			}
+			n.tellPeers(notifyDepths, list) // again soon, as long as there is any
 		}
 		told, again = list, nil
 		if len(list) > 0 {

@@ -47,11 +47,7 @@ func TestPythonWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &logged{t: t}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	startLogged(t, cmd)
 	defer func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -88,6 +84,16 @@ func TestPythonWorker(t *testing.T) {
 	}
 	if task, err := c.nodes[0].Task(t.Context(), id, 30*time.Second); err != nil || task.State != "completed" || task.Attempts != 1 || string(task.Result) != `"held"` {
 		t.Errorf("%s after %d attempts, %s: %v", task.State, task.Attempts, task.LastError, err)
+	}
+}
+
+// startLogged starts a process whose output is shown with the test's.
+func startLogged(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	out := &logged{t: t}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
 }
 

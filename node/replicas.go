@@ -161,7 +161,7 @@ func (n *core) leadsLoop() {
 		n.followPeers(known)
 		n.watchHeadless(&lost, n.cfg.Now())
 		if led := n.ledHere(); turn%leadsEvery == 0 || !maps.Equal(led, told) {
-			n.tellLeads(led)
+			n.tellPeers(notifyLeads, led) // told again soon
 			told = led
 		}
 		select {
@@ -174,13 +174,14 @@ func (n *core) leadsLoop() {
 	}
 }
 
-func (n *core) tellLeads(led map[uint32]uint64) {
-	b, err := json.Marshal(led)
+// tellPeers sends a notice to all peers, as JSON. Who is away misses it.
+func (n *core) tellPeers(kind uint8, notice any) {
+	b, err := json.Marshal(notice)
 	if err != nil {
-		panic("node: led shards: " + err.Error()) // plain fields always marshal
+		panic("node: notice: " + err.Error()) // plain fields always marshal
 	}
-	for _, x := range n.others() {
-		_ = n.peers.Notify(x.RaftID, notifyLeads, b) // told again soon
+	for _, v := range n.others() {
+		_ = n.peers.Notify(v.RaftID, kind, b)
 	}
 }
 

@@ -70,11 +70,7 @@ func TestTypeScriptWorker(t *testing.T) {
 		urls = append(urls, "http://"+n.APIAddr())
 	}
 	cmd := run(urls...)
-	out := &logged{t: t}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	startLogged(t, cmd)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	defer func() { _ = cmd.Process.Kill() }()

@@ -80,11 +80,7 @@ func followsNodes(t *testing.T, worker func(url string) *exec.Cmd) {
 		x.server.Start()
 	}
 	cmd := worker("http://" + given.addr)
-	out := &logged{t: t}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	startLogged(t, cmd)
 	defer func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed
